@@ -1,0 +1,107 @@
+#ifndef PROTOCOL_SUBSCRIPTIONS_H
+#define PROTOCOL_SUBSCRIPTIONS_H
+
+/*
+ * The subscription table: who wants which exact channels and which patterns. The broker's subscribers
+ * are sessions, the adapter's are clients and blocks; both use this table.
+ *
+ * Three nouns. A *key* is one channel or one pattern that at least one subscriber wants. A *subscriber*
+ * is embedded in the owner's struct. A *subscription* ties one subscriber to one key, at most one for
+ * each pair. Exact channels lie in a hash table, patterns in an index (pattern_index.h) whose look-up
+ * cost depends on the channel's length and the number of matches, not on how many patterns exist.
+ *
+ * One thread at a time. The table must not be changed from within a match callback: a change is then
+ * refused with STATUS_FULL in subscribe and ignored with an assertion elsewhere; owners note the change
+ * and make it afterwards.
+ */
+#include "status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct subscriptions;
+
+struct subscription_key {
+    uint64_t label;  /* these two belong to the table's owner (adapter/ext/hub.c): */
+    uint64_t serial; /* the table sets them to 0 when the key appears */
+    struct subscription *subscriptions; /* never empty */
+    uint32_t count;                     /* of subscriptions */
+    uint16_t length;
+    bool is_pattern;
+    const uint8_t *name; /* owned by the table, lives as long as the key */
+};
+
+struct subscriber { /* zeroed by subscriber_init; its owner is found with container_of */
+    struct subscription *first;
+    uint32_t count;
+    uint32_t weak; /* weak patterns among them, for the quota */
+};
+
+struct subscription {
+    struct subscription_key *key;
+    struct subscriber *subscriber;
+    void *context;                 /* the owner's, as given to subscribe */
+    struct subscription *next;     /* of the same key */
+    struct subscription *previous;
+    struct subscription *next_own; /* of the same subscriber */
+    struct subscription *previous_own;
+};
+
+struct subscriptions_stats {
+    size_t channels, patterns, weak_patterns, subscriptions;
+    size_t bytes;       /* allocated */
+    uint64_t lookups;   /* since the start */
+    uint64_t candidates; /* patterns verified in them */
+};
+
+/* A new empty table, or NULL when memory is out. seed: secret random bytes for the hash functions. */
+struct subscriptions *subscriptions_new(const uint8_t seed[16]);
+
+/* Frees the table and what is left in it. Subscribers must not be used with it afterwards. */
+void subscriptions_free(struct subscriptions *table);
+
+static inline void subscriber_init(struct subscriber *s) { *s = (struct subscriber){0}; }
+
+/*
+ * Subscribes; the name is copied. *result is the subscription, the existing one if there was one (its
+ * context is left alone). STATUS_OK, STATUS_CHANNEL_LENGTH, STATUS_PATTERN, STATUS_WEAK_PATTERN (quota),
+ * STATUS_FULL (from a match callback), STATUS_NO_MEMORY. *created: there was none before.
+ * (*result)->key->count == 1 tells the first subscriber of a key.
+ */
+enum status subscriptions_subscribe(struct subscriptions *table, const void *name, size_t length,
+                                    bool is_pattern, struct subscriber *subscriber, void *context,
+                                    struct subscription **result, bool *created);
+
+/* The key of that name, or NULL. */
+struct subscription_key *subscriptions_key(struct subscriptions *table, const void *name,
+                                           size_t length, bool is_pattern);
+
+/* The subscription of that subscriber, or NULL. */
+struct subscription *subscriptions_find(struct subscriptions *table, const void *name, size_t length,
+                                        bool is_pattern, const struct subscriber *subscriber);
+
+/* Removes one subscription, and its key with the last (key->count is 1 before the call then). */
+void subscriptions_remove(struct subscriptions *table, struct subscription *subscription);
+
+/* Calls back once for each pair of (key that matches the channel, subscriber of it). */
+typedef void (*subscriptions_match_fn)(struct subscription *subscription, void *context);
+void subscriptions_match(struct subscriptions *table, const void *channel, size_t length,
+                         subscriptions_match_fn callback, void *context);
+
+/* The same, once for each key. */
+typedef void (*subscriptions_key_fn)(struct subscription_key *key, void *context);
+void subscriptions_match_keys(struct subscriptions *table, const void *channel, size_t length,
+                              subscriptions_key_fn callback, void *context);
+
+/* Calls back for every key there is, exact ones first, in no other order. */
+void subscriptions_each_key(struct subscriptions *table, subscriptions_key_fn callback, void *context);
+
+/* Does up to n units of postponed work (incremental growth); true while some is left. */
+bool subscriptions_step(struct subscriptions *table, unsigned n);
+
+void subscriptions_stats(const struct subscriptions *table, struct subscriptions_stats *stats);
+
+/* Weak patterns allowed in all and for each subscriber (defaults 4,096 and 64). */
+void subscriptions_set_quota(struct subscriptions *table, uint32_t all, uint32_t each);
+
+#endif
