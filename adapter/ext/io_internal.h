@@ -12,6 +12,7 @@
 
 struct client;
 struct command;
+struct embedded;
 struct hub;
 struct link;
 
@@ -25,6 +26,7 @@ struct io_thread {
 
     struct hub *hub;
     struct link *link;
+    struct embedded *embedded; /* NULL: the broker is somebody else's business */
     struct callback_pool *callbacks;
     struct mailbox *notices;
 

@@ -28,7 +28,8 @@ struct io_config { /* strings are copied */
     const char *name;         /* shown by brokerctl sessions */
     const char *secret_file;  /* or NULL */
     const char *ca_file;      /* or NULL */
-    bool embedded;            /* start a broker at url's path when there is none (embedded.h) */
+    const char *program;      /* the brokerd to start at url's path when nobody serves it (embedded.h);
+                                 NULL: never start one */
     size_t max_message;       /* inbound WebSocket message, bytes */
     size_t max_pending;       /* a client's out-queue, bytes */
     size_t publish_buffer;    /* publishes not answered by the broker, bytes */
