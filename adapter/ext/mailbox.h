@@ -2,14 +2,15 @@
 #define ADAPTER_MAILBOX_H
 
 /*
- * What the I/O thread hands to the callback threads. Each client has a mailbox, so has each block that
- * is subscribed outside a client, and one more carries notices (log lines, interest for engines). The
- * callbacks of one mailbox run in order and never two at a time; different mailboxes run side by side.
+ * What the I/O thread hands to the callback threads. Each client has a mailbox, so has each block
+ * that is subscribed outside a client, and one more carries notices (log lines, interest for
+ * engines). The callbacks of one mailbox run in order and never two at a time; different mailboxes
+ * run side by side.
  *
- * A mailbox with work stands in the pool's ready list, once. A callback thread takes a mailbox, runs
- * one callback (or a few) and gives it back; whoever posts the first callback wakes a thread through the
- * pool's eventfd (a semaphore). One short pthread mutex per pool guards it all; it is never held while a
- * callback runs, so a callback may post, subscribe, publish.
+ * A mailbox with work stands in the pool's ready list, once. A callback thread takes a mailbox,
+ * runs one callback (or a few) and gives it back; whoever posts the first callback wakes a thread
+ * through the pool's eventfd (a semaphore), if one sleeps. One short pthread mutex per pool guards
+ * it all; it is never held while a callback runs, so a callback may post, subscribe, publish.
  *
  * Any thread may post. After fork the child forgets the pool (io_thread.h).
  */
@@ -20,33 +21,38 @@
 
 enum callback_kind {
     CALLBACK_OPEN,
-    CALLBACK_MESSAGE,  /* message: what the browser sent; its channel is empty */
+    CALLBACK_MESSAGE, /* message: what the browser sent; its channel is empty */
     CALLBACK_DRAINED,
     CALLBACK_SHUTDOWN,
     CALLBACK_CLOSE,    /* always the last of a client's mailbox */
     CALLBACK_DELIVERY, /* block, message: a publication for a block */
     CALLBACK_GAP,      /* block; first..last: ids that the block will not see */
-    CALLBACK_DROPPED,  /* block; first = 1, last = number of deliveries dropped from a full mailbox */
+    CALLBACK_DROPPED,  /* block; first = 1, last = number of deliveries dropped from a full mailbox
+                        */
     CALLBACK_LOG,      /* message: payload is the line; first is the level (enum log_level) */
     CALLBACK_REPORT,   /* engine notices: first = token of the engine whose snapshot follows */
-    CALLBACK_INTEREST, /* message: channel is the key, binary tells pattern; first = token, 0 for all */
+    CALLBACK_INTEREST, /* message: channel is the key, binary tells pattern; first = token, 0 for
+                          all */
     CALLBACK_NO_INTEREST
 };
 
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
 
-/* A receiver of publications that is not a socket: a Ruby block. Shared by reference between the hub's
- * subscription, the deliveries that wait for it, and the Ruby object. */
+/* A receiver of publications that is not a socket: a Ruby block. Shared by reference between the
+ * hub's subscription, the deliveries that wait for it, and the Ruby object. */
 struct block {
-    uint32_t references; /* atomic */
-    bool cancelled;      /* atomic; set by unsubscribe: what still waits is skipped */
-    uint64_t waiting;    /* atomic; payload bytes that wait in the mailbox */
+    uint32_t references;     /* atomic */
+    bool cancelled;          /* atomic; set by unsubscribe: what still waits is skipped */
+    uint64_t waiting;        /* bytes of the deliveries that wait, with what each costs in memory */
     struct mailbox *mailbox; /* a reference: the client's, or the block's own */
     uintptr_t handle;        /* the embedding's (the gem: a VALUE, kept alive until cancelled) */
+    struct callback *oldest; /* this and the next two: waiting callbacks, under the pool's lock */
+    struct callback *newest;
+    struct callback *dropped; /* the CALLBACK_DROPPED that still waits, or NULL */
 };
 
-/* A new block with one reference that delivers into mailbox (takes a reference of its own); NULL when
- * memory is out. */
+/* A new block with one reference that delivers into mailbox (takes a reference of its own); NULL
+ * when memory is out. */
 struct block *block_new(struct mailbox *mailbox, uintptr_t handle);
 struct block *block_ref(struct block *b);
 void block_unref(struct block *b);
@@ -56,7 +62,9 @@ void block_cancel(struct block *b);
 bool block_is_cancelled(const struct block *b);
 
 struct callback {
-    struct callback *next;
+    struct callback *next; /* the three links are the mailbox's */
+    struct callback *previous;
+    struct callback *next_of_block;
     enum callback_kind kind;
     struct block *block;     /* a reference, or NULL */
     struct message *message; /* a reference, or NULL */
@@ -73,10 +81,13 @@ struct callback_pool;
  * eventfd (errno tells). The eventfd is in the descriptor table. */
 struct callback_pool *callback_pool_new(size_t block_limit);
 
-/* Closes the eventfd and frees what waits. No thread may be in callback_pool_take any more. */
+/* Closes the eventfd and frees what waits. No thread may be in callback_pool_take any more.
+ * Mailboxes that are still referenced stay valid; what is posted to them from now on is refused. */
 void callback_pool_free(struct callback_pool *pool);
 
-/* The descriptor that a callback thread blocks in read() on (8 bytes) when take gave NULL. */
+/* The descriptor that a callback thread blocks in read() on (8 bytes) when take gave NULL: take
+ * then counts the thread as asleep, and only sleepers are woken. Coming back from read() early (a
+ * signal) is harmless. */
 int callback_pool_fd(const struct callback_pool *pool);
 
 /* Wakes n threads that block in read, for instance to end them. */
@@ -89,35 +100,45 @@ struct mailbox;
 struct mailbox *mailbox_new(struct callback_pool *pool, uintptr_t owner);
 struct mailbox *mailbox_ref(struct mailbox *m);
 void mailbox_unref(struct mailbox *m);
-uintptr_t mailbox_owner(const struct mailbox *m);
+uintptr_t mailbox_owner(const struct mailbox *m); /* any thread */
 
 /* Callbacks that wait, without the one that runs. Any thread; for back-pressure. */
 unsigned mailbox_length(const struct mailbox *m);
 
 /*
  * Posts one callback; block and message are given as references that the callback takes over. false
- * when memory is out (the references are given back all the same). A DELIVERY past the block's limit
- * drops the oldest deliveries of that block and leaves one CALLBACK_DROPPED in their place.
+ * when memory is out (the references are given back all the same). A DELIVERY past the block's
+ * limit drops the oldest deliveries of that block and leaves one CALLBACK_DROPPED in their place. A
+ * DRAINED behind a DRAINED that still waits says nothing new and is left out (true).
  */
 bool mailbox_post(struct mailbox *m, enum callback_kind kind, struct block *block,
                   struct message *message, uint64_t first, uint64_t last);
 
-/* *room falls to at most `below` waiting callbacks: then notify(context) is called once, on the thread
- * that took the callback. Used by a client to read its socket again. Set by the I/O thread. */
+/*
+ * When at most `below` callbacks wait, now or later, notify(context) is called once, on the thread
+ * that took the callback or at once on this one. It runs under the pool's lock: it may take the
+ * command queue's lock and must not touch a mailbox. notify NULL takes an earlier request back;
+ * after that returned, context is not used any more. Used by a client to read its socket again; I/O
+ * thread.
+ */
 void mailbox_notify_below(struct mailbox *m, unsigned below, void (*notify)(void *), void *context);
 
 /*
- * Takes the next mailbox that has work and is not running: returns it with a reference and *callback set
- * to its oldest callback (now the caller's to run and free); NULL when nothing is ready. The mailbox
- * counts as running until mailbox_done.
+ * Takes the next mailbox that has work and is not running: returns it with a reference and
+ * *callback set to its oldest callback (now the caller's to run and free); NULL when nothing is
+ * ready. The mailbox counts as running until mailbox_done.
  */
 struct mailbox *callback_pool_take(struct callback_pool *pool, struct callback **callback);
 
-/* The next callback of the same running mailbox without giving it back, or NULL when it has none. */
+/* The next callback of the same running mailbox without giving it back, or NULL when it has none.
+ */
 struct callback *mailbox_next(struct mailbox *m);
 
-/* The taken mailbox is not running any more: it goes to the end of the ready list if it has work, and
- * the reference from take is given back. */
+/* The taken mailbox is not running any more: it goes to the end of the ready list if it has work,
+ * and the reference from take is given back. */
 void mailbox_done(struct mailbox *m);
+
+/* Deliveries dropped so far because a block's limit was reached. Any thread. */
+uint64_t callback_pool_dropped(const struct callback_pool *pool);
 
 #endif
