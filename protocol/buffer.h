@@ -3,8 +3,8 @@
 
 /*
  * A byte queue with a hard cap: bytes are appended at the end and consumed at the start. It belongs
- * to whoever holds the struct and is used by one thread at a time. It owns no memory until the first
- * append and gives it back with buffer_release, so an idle connection can own none.
+ * to whoever holds the struct and is used by one thread at a time. It owns no memory until the
+ * first append and gives it back with buffer_release, so an idle connection can own none.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,10 +25,17 @@ void buffer_init(struct buffer *b, size_t limit);
 void buffer_release(struct buffer *b);
 
 /* Number of bytes waiting. */
-static inline size_t buffer_length(const struct buffer *b) { return b->end - b->start; }
+static inline size_t buffer_length(const struct buffer *b)
+{
+    return b->end - b->start;
+}
 
-/* The bytes waiting; valid until the next call that is given b. May be NULL when the length is 0. */
-static inline uint8_t *buffer_bytes(const struct buffer *b) { return b->bytes + b->start; }
+/* The bytes waiting; valid until the next call that is given b. May be NULL when the length is 0.
+ */
+static inline uint8_t *buffer_bytes(const struct buffer *b)
+{
+    return b->bytes + b->start;
+}
 
 /*
  * Room for size more bytes behind the end: returns where to write them (commit them with

@@ -22,7 +22,10 @@
         return value;                                                                              \
     }
 #define BYTES_SETTER(name, type)                                                                   \
-    static inline void name(void *at, type value) { memcpy(at, &value, sizeof(value)); }
+    static inline void name(void *at, type value)                                                  \
+    {                                                                                              \
+        memcpy(at, &value, sizeof(value));                                                         \
+    }
 
 BYTES_GETTER(get_u16le, uint16_t)
 BYTES_GETTER(get_u32le, uint32_t)
@@ -33,12 +36,30 @@ BYTES_SETTER(put_u64le, uint64_t)
 #undef BYTES_GETTER
 #undef BYTES_SETTER
 
-static inline uint16_t get_u16be(const void *at) { return __builtin_bswap16(get_u16le(at)); }
-static inline uint32_t get_u32be(const void *at) { return __builtin_bswap32(get_u32le(at)); }
-static inline uint64_t get_u64be(const void *at) { return __builtin_bswap64(get_u64le(at)); }
-static inline void put_u16be(void *at, uint16_t v) { put_u16le(at, __builtin_bswap16(v)); }
-static inline void put_u32be(void *at, uint32_t v) { put_u32le(at, __builtin_bswap32(v)); }
-static inline void put_u64be(void *at, uint64_t v) { put_u64le(at, __builtin_bswap64(v)); }
+static inline uint16_t get_u16be(const void *at)
+{
+    return __builtin_bswap16(get_u16le(at));
+}
+static inline uint32_t get_u32be(const void *at)
+{
+    return __builtin_bswap32(get_u32le(at));
+}
+static inline uint64_t get_u64be(const void *at)
+{
+    return __builtin_bswap64(get_u64le(at));
+}
+static inline void put_u16be(void *at, uint16_t v)
+{
+    put_u16le(at, __builtin_bswap16(v));
+}
+static inline void put_u32be(void *at, uint32_t v)
+{
+    put_u32le(at, __builtin_bswap32(v));
+}
+static inline void put_u64be(void *at, uint64_t v)
+{
+    put_u64le(at, __builtin_bswap64(v));
+}
 
 /* *sum = a + b; false when that does not fit a size_t, *sum is then undefined. */
 static inline bool size_add(size_t a, size_t b, size_t *sum)
@@ -47,6 +68,9 @@ static inline bool size_add(size_t a, size_t b, size_t *sum)
 }
 
 /* n rounded up to a multiple of 8. n must be at most SIZE_MAX - 7. */
-static inline size_t size_align8(size_t n) { return (n + 7) & ~(size_t)7; }
+static inline size_t size_align8(size_t n)
+{
+    return (n + 7) & ~(size_t)7;
+}
 
 #endif

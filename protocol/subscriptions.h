@@ -2,17 +2,18 @@
 #define PROTOCOL_SUBSCRIPTIONS_H
 
 /*
- * The subscription table: who wants which exact channels and which patterns. The broker's subscribers
- * are sessions, the adapter's are clients and blocks; both use this table.
+ * The subscription table: who wants which exact channels and which patterns. The broker's
+ * subscribers are sessions, the adapter's are clients and blocks; both use this table.
  *
- * Three nouns. A *key* is one channel or one pattern that at least one subscriber wants. A *subscriber*
- * is embedded in the owner's struct. A *subscription* ties one subscriber to one key, at most one for
- * each pair. Exact channels lie in a hash table, patterns in an index (pattern_index.h) whose look-up
- * cost depends on the channel's length and the number of matches, not on how many patterns exist.
+ * Three nouns. A *key* is one channel or one pattern that at least one subscriber wants. A
+ * *subscriber* is embedded in the owner's struct. A *subscription* ties one subscriber to one key,
+ * at most one for each pair. Exact channels lie in a hash table, patterns in an index
+ * (pattern_index.h) whose look-up cost depends on the channel's length and the number of matches,
+ * not on how many patterns exist.
  *
- * One thread at a time. The table must not be changed from within a match callback: a change is then
- * refused with STATUS_FULL in subscribe and ignored with an assertion elsewhere; owners note the change
- * and make it afterwards.
+ * One thread at a time. The table must not be changed from within a match callback: a change is
+ * then refused with STATUS_FULL in subscribe and ignored with an assertion elsewhere; owners note
+ * the change and make it afterwards.
  */
 #include "status.h"
 #include <stdbool.h>
@@ -40,8 +41,8 @@ struct subscriber { /* zeroed by subscriber_init; its owner is found with contai
 struct subscription {
     struct subscription_key *key;
     struct subscriber *subscriber;
-    void *context;                 /* the owner's, as given to subscribe */
-    struct subscription *next;     /* of the same key */
+    void *context;             /* the owner's, as given to subscribe */
+    struct subscription *next; /* of the same key */
     struct subscription *previous;
     struct subscription *next_own; /* of the same subscriber */
     struct subscription *previous_own;
@@ -49,23 +50,28 @@ struct subscription {
 
 struct subscriptions_stats {
     size_t channels, patterns, weak_patterns, subscriptions;
-    size_t bytes;       /* allocated */
-    uint64_t lookups;   /* since the start */
+    size_t bytes;        /* allocated */
+    uint64_t lookups;    /* since the start */
     uint64_t candidates; /* patterns verified in them */
 };
 
-/* A new empty table, or NULL when memory is out. seed: secret random bytes for the hash functions. */
+/* A new empty table, or NULL when memory is out. seed: secret random bytes for the hash functions.
+ */
 struct subscriptions *subscriptions_new(const uint8_t seed[16]);
 
 /* Frees the table and what is left in it. Subscribers must not be used with it afterwards. */
 void subscriptions_free(struct subscriptions *table);
 
-static inline void subscriber_init(struct subscriber *s) { *s = (struct subscriber){0}; }
+static inline void subscriber_init(struct subscriber *s)
+{
+    *s = (struct subscriber){0};
+}
 
 /*
- * Subscribes; the name is copied. *result is the subscription, the existing one if there was one (its
- * context is left alone). STATUS_OK, STATUS_CHANNEL_LENGTH, STATUS_PATTERN, STATUS_WEAK_PATTERN (quota),
- * STATUS_FULL (from a match callback), STATUS_NO_MEMORY. *created: there was none before.
+ * Subscribes; the name is copied. *result is the subscription, the existing one if there was one
+ * (its context is left alone). STATUS_OK, STATUS_CHANNEL_LENGTH, STATUS_PATTERN,
+ * STATUS_WEAK_PATTERN (quota), STATUS_FULL (from a match callback), STATUS_NO_MEMORY. *created:
+ * there was none before.
  * (*result)->key->count == 1 tells the first subscriber of a key.
  */
 enum status subscriptions_subscribe(struct subscriptions *table, const void *name, size_t length,
@@ -77,8 +83,9 @@ struct subscription_key *subscriptions_key(struct subscriptions *table, const vo
                                            size_t length, bool is_pattern);
 
 /* The subscription of that subscriber, or NULL. */
-struct subscription *subscriptions_find(struct subscriptions *table, const void *name, size_t length,
-                                        bool is_pattern, const struct subscriber *subscriber);
+struct subscription *subscriptions_find(struct subscriptions *table, const void *name,
+                                        size_t length, bool is_pattern,
+                                        const struct subscriber *subscriber);
 
 /* Removes one subscription, and its key with the last (key->count is 1 before the call then). */
 void subscriptions_remove(struct subscriptions *table, struct subscription *subscription);
@@ -94,7 +101,8 @@ void subscriptions_match_keys(struct subscriptions *table, const void *channel, 
                               subscriptions_key_fn callback, void *context);
 
 /* Calls back for every key there is, exact ones first, in no other order. */
-void subscriptions_each_key(struct subscriptions *table, subscriptions_key_fn callback, void *context);
+void subscriptions_each_key(struct subscriptions *table, subscriptions_key_fn callback,
+                            void *context);
 
 /* Does up to n units of postponed work (incremental growth); true while some is left. */
 bool subscriptions_step(struct subscriptions *table, unsigned n);

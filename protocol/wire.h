@@ -3,9 +3,9 @@
 
 /*
  * The brokerd protocol, version 1: what stands in the body of an SP message behind the REQ header.
- * Little-endian. docs/protocol.md is the full text with byte-exact examples; this codec and that text
- * are checked against each other by tests/unit/test_wire.c. Decoders never read past length, keep
- * pointers into the given bytes and allocate nothing. Any thread.
+ * Little-endian. docs/protocol.md is the full text with byte-exact examples; this codec and that
+ * text are checked against each other by tests/unit/test_wire.c. Decoders never read past length,
+ * keep pointers into the given bytes and allocate nothing. Any thread.
  */
 #include "status.h"
 #include <stdbool.h>
@@ -16,14 +16,15 @@ enum {
     WIRE_VERSION = 1,
     WIRE_REQUEST_SIZE = 24,
     WIRE_REPLY_SIZE = 32,
-    WIRE_RECORD_SIZE = 40,       /* a record's header, before channel and payload */
-    WIRE_ATTACH_SIZE = 48,       /* ATTACH's own block, before name and proof */
+    WIRE_RECORD_SIZE = 40, /* a record's header, before channel and payload */
+    WIRE_FILLER_SIZE = 8,  /* of a FILLER at the least: it has the first 8 bytes of a header */
+    WIRE_ATTACH_SIZE = 48, /* ATTACH's own block, before name and proof */
     WIRE_ATTACH_REPLY_SIZE = 16, /* its reply's own block, before the proof */
     WIRE_NONCE_SIZE = 32,
     WIRE_PROOF_SIZE = 64, /* client nonce and HMAC-SHA-256 */
     WIRE_NAME_MAX = 255,
-    WIRE_BATCH_SIZE = 256 * 1024,         /* one FETCH reply, unless a single record is larger */
-    WIRE_ATTACH_PART_SIZE = 1024 * 1024   /* one part of an ATTACH list at the most */
+    WIRE_BATCH_SIZE = 256 * 1024,       /* one FETCH reply, unless a single record is larger */
+    WIRE_ATTACH_PART_SIZE = 1024 * 1024 /* one part of an ATTACH list at the most */
 };
 
 enum wire_operation {
@@ -35,23 +36,28 @@ enum wire_operation {
     WIRE_QUERY = 6   /* what brokerctl shows; the topic stands in flags */
 };
 
-enum wire_request_flag { /* of ATTACH */
-    WIRE_SIMPLE = 1,     /* a plain req0: one FETCH and one SUBMIT outstanding, FETCH has a position */
-    WIRE_MORE = 2,       /* more parts of the subscription list follow */
-    WIRE_ENGINE = 4      /* the role is engine, else member */
+enum wire_request_flag {                  /* of ATTACH */
+                         WIRE_SIMPLE = 1, /* a plain req0: one FETCH and one SUBMIT outstanding,
+                                             FETCH has a position */
+                         WIRE_MORE = 2,   /* more parts of the subscription list follow */
+                         WIRE_ENGINE = 4  /* the role is engine, else member */
 };
 
-enum wire_topic { /* flags of QUERY; the reply's body is text: a header line, then rows, tab-separated */
-    WIRE_PING = 0,
-    WIRE_STATS = 1,
-    WIRE_SESSIONS = 2,
-    WIRE_CHANNELS = 3, /* an optional SUBSCRIBE record with a pattern filters the names */
-    WIRE_ENGINES = 4
+enum wire_topic { /* flags of QUERY; the reply's body is text: a header line, then rows,
+                     tab-separated */
+                  WIRE_PING = 0,
+                  WIRE_STATS = 1,
+                  WIRE_SESSIONS = 2,
+                  WIRE_CHANNELS =
+                      3, /* an optional SUBSCRIBE record with a pattern filters the names */
+                  WIRE_ENGINES = 4
 };
 
-enum wire_reply_flag { /* of ATTACH's reply */
-    WIRE_NEW_EPOCH = 1, /* the epoch or position that the process named is not of this journal */
-    WIRE_UNSURE = 2     /* the fate of what was sent and not answered cannot be known any more */
+enum wire_reply_flag {                     /* of ATTACH's reply */
+                       WIRE_NEW_EPOCH = 1, /* the epoch or position that the process named is not of
+                                              this journal */
+                       WIRE_UNSURE = 2 /* the fate of what was sent and not answered cannot be known
+                                          any more */
 };
 
 enum wire_record_type {
@@ -74,9 +80,10 @@ struct wire_request {
     uint8_t version;
     uint8_t operation;
     uint16_t flags;
-    uint32_t records;  /* how many records follow */
-    uint64_t session;  /* 0: none (a one-shot SUBMIT, a QUERY) */
-    uint64_t position; /* ATTACH, and FETCH of a SIMPLE session: everything up to this id was handled */
+    uint32_t records; /* how many records follow */
+    uint64_t session; /* 0: none (a one-shot SUBMIT, a QUERY) */
+    uint64_t
+        position; /* ATTACH, and FETCH of a SIMPLE session: everything up to this id was handled */
 };
 
 struct wire_reply {
@@ -87,9 +94,9 @@ struct wire_reply {
     uint32_t records; /* records that follow; SUBMIT: sessions that its records were queued to */
     uint64_t epoch;
     uint64_t head;  /* the newest broker id */
-    uint64_t value; /* SUBMIT: id of its last record; OUT_OF_ORDER, ATTACH: highest sequence known of
-                       the origin; FETCH: the position once the batch is handled; VERSION: lowest and
-                       highest version spoken in the two low bytes */
+    uint64_t value; /* SUBMIT: id of its last record; OUT_OF_ORDER, ATTACH: highest sequence known
+                       of the origin; FETCH: the position once the batch is handled; VERSION: lowest
+                       and highest version spoken in the two low bytes */
 };
 
 /* ATTACH's block. name and proof point into the decoded bytes. */
@@ -130,8 +137,8 @@ struct wire_record {
 void wire_request_encode(uint8_t *out, const struct wire_request *request);
 void wire_reply_encode(uint8_t *out, const struct wire_reply *reply);
 
-/* STATUS_OK, STATUS_MALFORMED (too short), STATUS_VERSION (everything that is common to all versions,
- * i.e. version and operation, is set then). */
+/* STATUS_OK, STATUS_MALFORMED (too short), STATUS_VERSION (everything that is common to all
+ * versions, i.e. version and operation, is set then). */
 enum status wire_request_decode(const uint8_t *data, size_t length, struct wire_request *request);
 enum status wire_reply_decode(const uint8_t *data, size_t length, struct wire_reply *reply);
 
@@ -147,24 +154,29 @@ void wire_attach_reply_encode(uint8_t *out, const struct wire_attach_reply *bloc
 enum status wire_attach_reply_decode(const uint8_t *data, size_t length,
                                      struct wire_attach_reply *block, size_t *used);
 
-/* Bytes that a record takes with its padding; 0 when the lengths do not fit (the size field, without
- * padding, is a u32). */
+/* Bytes that a record takes with its padding; 0 when the lengths do not fit (the size field,
+ * without padding, is a u32). */
 size_t wire_record_size(size_t channel_length, size_t payload_length);
 
-/* Writes the record, wire_record_size bytes, padding zeroed. channel and payload must not overlap out. */
+/* Writes the record, wire_record_size bytes, padding zeroed. channel and payload must not overlap
+ * out. */
 void wire_record_encode(uint8_t *out, const struct wire_record *record);
 
-/* Reads one record. *used: its bytes with padding. STATUS_OK, STATUS_TRUNCATED (the data ends within
- * it) or STATUS_MALFORMED (size below its own parts, unknown type 0). Lengths above the limits of the
- * API are the caller's business. */
+/* Writes the 8 bytes that begin a FILLER of size bytes, a multiple of 8; the rest has no meaning.
+ */
+void wire_filler_encode(uint8_t *out, uint32_t size);
+
+/* Reads one record. *used: its bytes with padding. STATUS_OK, STATUS_TRUNCATED (the data ends
+ * within it) or STATUS_MALFORMED (size below its own parts, unknown type 0). Lengths above the
+ * limits of the API are the caller's business. Of a FILLER only type and *used are set. */
 enum status wire_record_decode(const uint8_t *data, size_t length, struct wire_record *record,
                                size_t *used);
 
 /* CRC-32C of an encoded record (size bytes without padding) with the checksum field taken as 0. */
 uint32_t wire_record_checksum(const uint8_t *record);
 
-/* Sets id, engine and checksum of an encoded record and makes it a MESSAGE: what the broker does when
- * a PUBLISH enters the journal. */
+/* Sets id, engine and checksum of an encoded record and makes it a MESSAGE: what the broker does
+ * when a PUBLISH enters the journal. */
 void wire_record_stamp(uint8_t *record, uint64_t id, uint32_t engine);
 
 /* The number that stands for an engine's name in wire_record.engine: FNV-1a, never 0. */
