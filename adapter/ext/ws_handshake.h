@@ -67,9 +67,9 @@ enum { WS_DEFLATE_RESPONSE_MAX = 160 };
 bool ws_deflate_negotiate(struct ws_text extensions, bool allow_takeover,
                           struct ws_deflate_terms *terms, char response[WS_DEFLATE_RESPONSE_MAX]);
 
-/* Does an Accept header list text/event-stream, any case, with q > 0 (RFC 9110 12.5.1)? Ranges such
- * as such as "any text" or "anything" (and an absent header) do not ask for an event stream. The
- * method is the caller's. */
+/* Does an Accept header list text/event-stream, in any case, with q > 0 (RFC 9110 12.5.1)? A range
+ * with a star, or an absent header, does not ask for an event stream. The method is the caller's to
+ * check. */
 bool sse_accepts(struct ws_text accept);
 
 #endif
