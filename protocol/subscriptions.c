@@ -1,0 +1,410 @@
+#include "subscriptions.h"
+#include "glob.h"
+#include "hash.h"
+#include "hash_index.h"
+#include "pattern_index.h"
+#include <assert.h>
+#include <stdlib.h>
+
+/* A key of an exact channel; a pattern's is in struct pattern. */
+struct channel {
+    struct subscription_key key;
+    uint8_t text[];
+};
+
+struct subscriptions {
+    struct hash_seed seed;
+    struct hash_index channels; /* struct channel by name */
+    struct hash_index patterns; /* struct pattern by text: to find one, not to match */
+    struct pattern_index *index;
+    unsigned matching; /* look-ups under way: nothing may be changed */
+    uint32_t weak_all, weak_each;
+    size_t subscriptions;
+    size_t bytes; /* of keys and subscriptions */
+    uint64_t lookups;
+};
+
+/* What malloc takes for size bytes on common systems; for the statistics. */
+static size_t allocated(size_t size)
+{
+    return (size + 8 + 15) & ~(size_t)15;
+}
+
+static uint64_t hash_of_key(uintptr_t ref, const void *context)
+{
+    const struct subscription_key *key = (const struct subscription_key *)ref;
+
+    return hash_bytes(context, key->name, key->length);
+}
+
+struct subscriptions *subscriptions_new(const uint8_t seed[16])
+{
+    struct subscriptions *table = calloc(1, sizeof(*table));
+
+    if (table == NULL)
+        return NULL;
+    table->seed = (struct hash_seed){get_u64le(seed), get_u64le(seed + 8)};
+    table->index = pattern_index_new(&table->seed);
+    if (table->index == NULL) {
+        free(table);
+        return NULL;
+    }
+    hash_index_init(&table->channels, hash_of_key, &table->seed);
+    hash_index_init(&table->patterns, hash_of_key, &table->seed);
+    table->weak_all = 4096;
+    table->weak_each = 64;
+    return table;
+}
+
+static void free_key(uintptr_t ref, void *context)
+{
+    struct subscription_key *key = (struct subscription_key *)ref;
+
+    (void)context;
+    while (key->subscriptions != NULL) {
+        struct subscription *next = key->subscriptions->next;
+        free(key->subscriptions);
+        key->subscriptions = next;
+    }
+    free(key); /* the first member of struct channel and of struct pattern */
+}
+
+void subscriptions_free(struct subscriptions *table)
+{
+    if (table == NULL)
+        return;
+    hash_index_each(&table->channels, free_key, NULL);
+    hash_index_each(&table->patterns, free_key, NULL);
+    hash_index_release(&table->channels);
+    hash_index_release(&table->patterns);
+    pattern_index_free(table->index);
+    free(table);
+}
+
+static struct subscription_key *find_key(const struct hash_index *keys, uint64_t hash,
+                                         const void *name, size_t length)
+{
+    struct hash_cursor cursor;
+    uintptr_t ref = hash_index_first(keys, hash, &cursor);
+
+    for (; ref != 0; ref = hash_index_next(&cursor)) {
+        struct subscription_key *key = (struct subscription_key *)ref;
+        /* the name stands behind the struct: going through key->name would be one more load */
+        const uint8_t *text =
+            key->is_pattern ? ((struct pattern *)key)->text : ((struct channel *)key)->text;
+        if (key->length == length && memcmp(text, name, length) == 0)
+            return key;
+    }
+    return NULL;
+}
+
+struct subscription_key *subscriptions_key(struct subscriptions *table, const void *name,
+                                           size_t length, bool is_pattern)
+{
+    return find_key(is_pattern ? &table->patterns : &table->channels,
+                    hash_bytes(&table->seed, name, length), name, length);
+}
+
+/* Walks the shorter of the two lists on which the subscription would be. */
+static struct subscription *find_of(const struct subscription_key *key,
+                                    const struct subscriber *subscriber)
+{
+    struct subscription *s;
+
+    if (key->count < subscriber->count) {
+        for (s = key->subscriptions; s != NULL && s->subscriber != subscriber; s = s->next)
+            ;
+    } else {
+        for (s = subscriber->first; s != NULL && s->key != key; s = s->next_own)
+            ;
+    }
+    return s;
+}
+
+struct subscription *subscriptions_find(struct subscriptions *table, const void *name,
+                                        size_t length, bool is_pattern,
+                                        const struct subscriber *subscriber)
+{
+    struct subscription_key *key = subscriptions_key(table, name, length, is_pattern);
+
+    return key == NULL ? NULL : find_of(key, subscriber);
+}
+
+static size_t key_size(bool is_pattern, size_t length)
+{
+    return (is_pattern ? sizeof(struct pattern) : sizeof(struct channel)) + length;
+}
+
+static bool is_weak(const struct subscription_key *key)
+{
+    return key->is_pattern && ((const struct pattern *)key)->weak;
+}
+
+/* A key without subscriptions in memory of its own, filed nowhere. */
+static struct subscription_key *new_key(const void *name, size_t length, bool is_pattern)
+{
+    struct subscription_key *key = malloc(key_size(is_pattern, length));
+    uint8_t *text;
+
+    if (key == NULL)
+        return NULL;
+    memset(key, 0, key_size(is_pattern, 0));
+    text = is_pattern ? ((struct pattern *)key)->text : ((struct channel *)key)->text;
+    if (length > 0)
+        memcpy(text, name, length);
+    key->length = (uint16_t)length;
+    key->is_pattern = is_pattern;
+    key->name = text;
+    return key;
+}
+
+/* Makes a key and files it. */
+static enum status add_key(struct subscriptions *table, const void *name, size_t length,
+                           bool is_pattern, bool allow_weak, struct subscription_key **result)
+{
+    struct hash_index *keys = is_pattern ? &table->patterns : &table->channels;
+    struct subscription_key *key = new_key(name, length, is_pattern);
+    uint64_t hash = hash_bytes(&table->seed, name, length);
+    enum status status;
+
+    if (key == NULL)
+        return STATUS_NO_MEMORY;
+    if (!hash_index_insert(keys, hash, (uintptr_t)key)) {
+        free(key);
+        return STATUS_NO_MEMORY;
+    }
+    if (is_pattern) {
+        status = pattern_index_insert(table->index, (struct pattern *)key, allow_weak);
+        if (status != STATUS_OK) {
+            hash_index_remove(keys, hash, (uintptr_t)key);
+            free(key);
+            return status;
+        }
+    }
+    table->bytes += allocated(key_size(is_pattern, length));
+    *result = key;
+    return STATUS_OK;
+}
+
+static void remove_key(struct subscriptions *table, struct subscription_key *key)
+{
+    table->bytes -= allocated(key_size(key->is_pattern, key->length));
+    if (key->is_pattern)
+        pattern_index_remove(table->index, (struct pattern *)key);
+    hash_index_remove(key->is_pattern ? &table->patterns : &table->channels,
+                      hash_bytes(&table->seed, key->name, key->length), (uintptr_t)key);
+    free(key);
+}
+
+static void link_in(struct subscription *s, struct subscription_key *key,
+                    struct subscriber *subscriber)
+{
+    s->key = key;
+    s->previous = NULL;
+    s->next = key->subscriptions;
+    if (s->next != NULL)
+        s->next->previous = s;
+    key->subscriptions = s;
+    key->count++;
+
+    s->subscriber = subscriber;
+    s->previous_own = NULL;
+    s->next_own = subscriber->first;
+    if (s->next_own != NULL)
+        s->next_own->previous_own = s;
+    subscriber->first = s;
+    subscriber->count++;
+    subscriber->weak += is_weak(key);
+}
+
+static void link_out(struct subscription *s)
+{
+    struct subscription_key *key = s->key;
+    struct subscriber *subscriber = s->subscriber;
+
+    if (s->next != NULL)
+        s->next->previous = s->previous;
+    if (s->previous != NULL)
+        s->previous->next = s->next;
+    else
+        key->subscriptions = s->next;
+    key->count--;
+
+    if (s->next_own != NULL)
+        s->next_own->previous_own = s->previous_own;
+    if (s->previous_own != NULL)
+        s->previous_own->next_own = s->next_own;
+    else
+        subscriber->first = s->next_own;
+    subscriber->count--;
+    subscriber->weak -= is_weak(key);
+}
+
+/* Finds the key or makes it; *result is NULL when the subscriber may not have it. */
+static enum status provide_key(struct subscriptions *table, const void *name, size_t length,
+                               bool is_pattern, const struct subscriber *subscriber,
+                               struct subscription_key **result)
+{
+    struct pattern_index_stats stats;
+    bool own_quota = subscriber->weak < table->weak_each;
+    enum status status;
+
+    *result = subscriptions_key(table, name, length, is_pattern);
+    if (*result != NULL)
+        return STATUS_OK;
+    if (length > CHANNEL_LENGTH_MAX)
+        return STATUS_CHANNEL_LENGTH;
+    if (!is_pattern)
+        return add_key(table, name, length, false, true, result);
+    status = glob_check(name, length);
+    if (status != STATUS_OK)
+        return status;
+    pattern_index_stats(table->index, &stats);
+    return add_key(table, name, length, true, own_quota && stats.weak < table->weak_all, result);
+}
+
+enum status subscriptions_subscribe(struct subscriptions *table, const void *name, size_t length,
+                                    bool is_pattern, struct subscriber *subscriber, void *context,
+                                    struct subscription **result, bool *created)
+{
+    struct subscription_key *key;
+    struct subscription *s;
+    enum status status;
+
+    *result = NULL;
+    *created = false;
+    if (table->matching > 0)
+        return STATUS_FULL;
+    status = provide_key(table, name, length, is_pattern, subscriber, &key);
+    if (status != STATUS_OK)
+        return status;
+    if (key->count > 0) {
+        *result = find_of(key, subscriber);
+        if (*result != NULL)
+            return STATUS_OK;
+        if (is_weak(key) && subscriber->weak >= table->weak_each)
+            return STATUS_WEAK_PATTERN;
+    }
+    s = malloc(sizeof(*s));
+    if (s == NULL) {
+        if (key->count == 0)
+            remove_key(table, key);
+        return STATUS_NO_MEMORY;
+    }
+    s->context = context;
+    link_in(s, key, subscriber);
+    table->subscriptions++;
+    table->bytes += allocated(sizeof(*s));
+    *result = s;
+    *created = true;
+    return STATUS_OK;
+}
+
+void subscriptions_remove(struct subscriptions *table, struct subscription *subscription)
+{
+    struct subscription_key *key = subscription->key;
+
+    assert(table->matching == 0);
+    if (table->matching > 0)
+        return;
+    link_out(subscription);
+    free(subscription);
+    table->subscriptions--;
+    table->bytes -= allocated(sizeof(*subscription));
+    if (key->count == 0)
+        remove_key(table, key);
+}
+
+struct match_keys {
+    subscriptions_key_fn callback;
+    void *context;
+};
+
+static void on_pattern_key(struct pattern *pattern, void *context)
+{
+    const struct match_keys *match = context;
+
+    match->callback(&pattern->key, match->context);
+}
+
+void subscriptions_match_keys(struct subscriptions *table, const void *channel, size_t length,
+                              subscriptions_key_fn callback, void *context)
+{
+    struct subscription_key *key;
+
+    table->lookups++;
+    table->matching++;
+    key = find_key(&table->channels, hash_bytes(&table->seed, channel, length), channel, length);
+    if (key != NULL)
+        callback(key, context);
+    if (table->patterns.entries > 0)
+        pattern_index_match(table->index, channel, length, on_pattern_key,
+                            &(struct match_keys){callback, context});
+    table->matching--;
+}
+
+struct match_subscriptions {
+    subscriptions_match_fn callback;
+    void *context;
+};
+
+static void on_key(struct subscription_key *key, void *context)
+{
+    const struct match_subscriptions *match = context;
+
+    for (struct subscription *s = key->subscriptions; s != NULL; s = s->next)
+        match->callback(s, match->context);
+}
+
+void subscriptions_match(struct subscriptions *table, const void *channel, size_t length,
+                         subscriptions_match_fn callback, void *context)
+{
+    subscriptions_match_keys(table, channel, length, on_key,
+                             &(struct match_subscriptions){callback, context});
+}
+
+static void each_key(uintptr_t ref, void *context)
+{
+    const struct match_keys *each = context;
+
+    each->callback((struct subscription_key *)ref, each->context);
+}
+
+void subscriptions_each_key(struct subscriptions *table, subscriptions_key_fn callback,
+                            void *context)
+{
+    struct match_keys each = {callback, context};
+
+    table->matching++;
+    hash_index_each(&table->channels, each_key, &each);
+    hash_index_each(&table->patterns, each_key, &each);
+    table->matching--;
+}
+
+bool subscriptions_step(struct subscriptions *table, unsigned n)
+{
+    return table->matching == 0 && pattern_index_step(table->index, n);
+}
+
+void subscriptions_stats(const struct subscriptions *table, struct subscriptions_stats *stats)
+{
+    struct pattern_index_stats patterns;
+
+    pattern_index_stats(table->index, &patterns);
+    *stats = (struct subscriptions_stats){
+        .channels = table->channels.entries,
+        .patterns = table->patterns.entries,
+        .weak_patterns = patterns.weak,
+        .subscriptions = table->subscriptions,
+        .bytes = sizeof(*table) + table->bytes + table->channels.bytes + table->patterns.bytes +
+                 patterns.bytes,
+        .lookups = table->lookups,
+        .candidates = patterns.candidates,
+    };
+}
+
+void subscriptions_set_quota(struct subscriptions *table, uint32_t all, uint32_t each)
+{
+    table->weak_all = all;
+    table->weak_each = each;
+}
