@@ -1,0 +1,165 @@
+#include "requests.h"
+#include "server.h"
+#include <string.h>
+
+/* Rule 17: the link of generation `attach->generation` is this connection from now on. */
+static void take_over(struct session *s, const struct request *r)
+{
+    struct connection *old = s->connection;
+    if (old == r->connection)
+        return;
+    session_move(s, r->connection);
+    if (old->session_count == 0)
+        connection_close(old, CLOSE_SUPERSEDED, NULL);
+}
+
+/* The session as the ATTACH wants it, its list still empty; NULL: answered. A repeated ATTACH, or
+ * the next part of one, finds it as it is. */
+static struct session *open_session(const struct request *r, const struct wire_attach *attach)
+{
+    struct session *s = session_find(&r->server->sessions, r->header.session);
+    if (s != NULL && attach->generation < s->generation) {
+        request_answer(r, STATUS_STALE, 0, s->generation, 0);
+        return NULL;
+    }
+    if (s != NULL && attach->generation == s->generation && s->connection == r->connection)
+        return s;
+    if ((s == NULL || s->connection != r->connection) &&
+        r->connection->session_count == SESSIONS_PER_CONNECTION_MAX) {
+        request_answer(r, STATUS_FULL, 0, 0, 0);
+        return NULL;
+    }
+    if (s == NULL) {
+        s = session_new(r->server, r->header.session, r->connection);
+        if (s == NULL) {
+            request_answer(r, STATUS_NO_MEMORY, 0, 0, 0);
+            return NULL;
+        }
+    } else {
+        take_over(s, r);
+        unsubscribe_all(s, true);
+    }
+    if (s->engine != NULL) /* the new link may come in another role or name */
+        engine_detach(s);
+    session_begin(s);
+    s->generation = attach->generation;
+    s->origin = attach->origin;
+    s->pid = attach->pid;
+    s->simple = (r->header.flags & WIRE_SIMPLE) != 0;
+    memcpy(s->name, attach->name, attach->name_length);
+    s->name[attach->name_length] = 0;
+    return s;
+}
+
+/* Rule 8: might something that was sent and not answered have been taken, and nobody knows any
+ * more? */
+static bool is_unsure(const struct server *server, const struct wire_attach *attach, uint64_t known)
+{
+    if (attach->origin == 0 || attach->unanswered == 0 || known != 0)
+        return false;
+    return attach->epoch != server->journal.header->epoch ||
+           attach->unanswered + 1 < server->journal.first_id ||
+           origins_forgotten(server->origins) > attach->unanswered;
+}
+
+/* The list is complete: delivery starts. */
+static void grant(const struct request *r, struct session *s, const struct wire_attach *attach)
+{
+    struct server *server = r->server;
+    uint64_t last_id = server->journal.last_id, known_id;
+    bool ours = attach->epoch == server->journal.header->epoch && r->header.position <= last_id;
+    unsigned flags = attach->epoch != 0 && !ours ? WIRE_NEW_EPOCH : 0;
+    uint64_t known =
+        attach->origin != 0 ? origins_known(server->origins, attach->origin, &known_id) : 0;
+    if (known != 0)
+        origins_note(server->origins, attach->origin, known, known_id, true);
+    if (is_unsure(server, attach, known))
+        flags |= WIRE_UNSURE;
+    struct wire_attach_reply block = {.record_max = server->journal.record_max};
+    size_t size = wire_attach_reply_size(&block);
+    uint8_t *out = request_answer_block(r, STATUS_OK, flags, known, size);
+    if (out == NULL)
+        return;
+    wire_attach_reply_encode(out, &block);
+    if (s->mode == SESSION_ATTACHING) {
+        session_seek(s, ours ? r->header.position : last_id);
+        server->counters.attached++;
+        log_info("session %016llx attached: %s %s, pid %u, generation %llu, %u subscriptions",
+                 (unsigned long long)s->id, s->engine != NULL ? "engine" : "member", s->name,
+                 s->pid, (unsigned long long)s->generation, s->subscriber.count);
+    }
+    if (s->engine != NULL)
+        engine_reset(s);
+}
+
+void attach_handle(const struct request *r)
+{
+    struct wire_attach attach;
+    size_t used;
+    if (r->header.session == 0 ||
+        wire_attach_decode(r->body, r->length, &attach, &used) != STATUS_OK) {
+        request_answer(r, STATUS_MALFORMED, 0, 0, 0);
+        connection_close_after_replies(r->connection, CLOSE_REQUEST);
+        return;
+    }
+    struct session *s = open_session(r, &attach);
+    if (s == NULL)
+        return;
+    uint32_t done = 0;
+    enum status status = STATUS_OK;
+    if ((r->header.flags & WIRE_ENGINE) != 0 && s->engine == NULL)
+        status = engine_attach(s);
+    if (status == STATUS_OK)
+        status = subscribe_records(s, r->body + used, r->length - used, r->header.records, &done);
+    if (status == STATUS_OK && (r->header.flags & WIRE_MORE) == 0) {
+        grant(r, s, &attach);
+        return;
+    }
+    request_answer(r, status, 0, done, 0);
+    if (status != STATUS_OK && s->mode == SESSION_ATTACHING)
+        session_free(s, true);
+    if (status == STATUS_MALFORMED)
+        connection_close_after_replies(r->connection, CLOSE_REQUEST);
+}
+
+/* The session that a request is about: its own, or the engine that its one record names. NULL:
+ * answered. */
+static struct session *subject(const struct request *r)
+{
+    struct wire_record record;
+    size_t used;
+    if (r->header.records == 0 && r->session != NULL)
+        return r->session;
+    struct session *s = NULL;
+    if (r->header.records == 1 &&
+        wire_record_decode(r->body, r->length, &record, &used) == STATUS_OK)
+        s = engine_find(r->server, record.channel, record.channel_length);
+    if (s == NULL)
+        request_answer(r, STATUS_UNKNOWN_NAME, 0, 0, 0);
+    return s;
+}
+
+void detach_handle(const struct request *r)
+{
+    struct session *s = subject(r);
+    if (s == NULL)
+        return;
+    log_info("session %016llx (%s, pid %u) detached", (unsigned long long)s->id, s->name, s->pid);
+    while (s->credit_count > 0)
+        session_answer_empty(s, STATUS_GOING_AWAY);
+    session_free(s, false);
+    request_answer(r, STATUS_OK, 0, 0, 0);
+}
+
+void reset_handle(const struct request *r)
+{
+    struct session *s = subject(r);
+    if (s == NULL)
+        return;
+    if (s->engine == NULL) {
+        request_answer(r, STATUS_UNKNOWN_NAME, 0, 0, 0);
+        return;
+    }
+    engine_reset(s);
+    request_answer(r, STATUS_OK, 0, 0, 0);
+}

@@ -1,0 +1,69 @@
+#ifndef BROKERD_ENGINES_H
+#define BROKERD_ENGINES_H
+
+/*
+ * Engines: sessions with the role engine, which are told what the members are interested in. An
+ * engine hears INTEREST for each channel or pattern that some member wants, present and future,
+ * NO_INTEREST when the last one left, and the messages it subscribed to itself, but never its own.
+ * delivery.md, rules 17 and 18.
+ *
+ * Interest outlives a cut link by 5 s: the key is then held by one of the *lingering* subscribers,
+ * one for each second, whose subscriptions have no context.
+ *
+ * How many members want a key stands in subscription_key.serial (the table leaves it to its owner).
+ */
+#include "buffer.h"
+#include "subscriptions.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+enum {
+    ENGINES_MAX = 64,
+    LINGER_SECONDS = 5,
+    ENGINE_BACKLOG_MAX = 64 * 1024 * 1024 /* bytes of interest not fetched yet: closed past it */
+};
+
+struct server;
+struct session;
+
+struct engine {
+    struct session *session;
+    struct buffer backlog; /* encoded INTEREST and NO_INTEREST records */
+    uint64_t told;         /* records ever put there */
+    TAILQ_ENTRY(engine) entry;
+};
+
+struct engines {
+    TAILQ_HEAD(, engine) list;
+    unsigned count;
+    struct subscriber lingering[LINGER_SECONDS + 1]; /* by second */
+    int64_t lingering_second;                        /* the newest bucket's */
+};
+
+void engines_init(struct engines *engines);
+
+/* The session becomes an engine. STATUS_OK, STATUS_FULL, STATUS_NO_MEMORY. */
+enum status engine_attach(struct session *s);
+void engine_detach(struct session *s);
+
+/* Tells it all interest that there is (again). */
+void engine_reset(struct session *s);
+
+/* The engine of that name, or NULL. */
+struct session *engine_find(struct server *server, const void *name, size_t length);
+
+static inline bool engine_has_output(const struct engine *e)
+{
+    return buffer_length(&e->backlog) > 0;
+}
+
+/* A member subscribed to the key, or its subscription is about to be removed. */
+void engines_note_interest(struct server *server, struct subscription_key *key);
+void engines_note_leaving(struct server *server, struct subscription_key *key, bool lingers);
+
+/* Lets go of what lingered long enough. Once a second. */
+void engines_tick(struct server *server);
+
+#endif

@@ -1,0 +1,122 @@
+#include "journal.h"
+
+#include "bytes.h"
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+uint64_t journal_new_epoch(void)
+{
+    uint64_t epoch = 0;
+    while (epoch == 0)
+        if (getrandom(&epoch, sizeof(epoch), 0) != (ssize_t)sizeof(epoch))
+            epoch = 0;
+    return epoch;
+}
+
+bool journal_prepare(struct journal *j, struct journal_header *mapping)
+{
+    j->header = mapping;
+    j->ring = (uint8_t *)mapping + JOURNAL_HEADER_SIZE;
+    j->size = mapping->size;
+    j->head = atomic_load(&mapping->head);
+    j->tail = atomic_load(&mapping->tail);
+    j->offset = j->head % j->size;
+    j->last_id = 0;
+    j->first_id = 1;
+    j->slack = j->size / 64 < 65536 ? j->size / 64 : 65536;
+    j->record_max = j->size / 4 < UINT32_MAX ? (uint32_t)(j->size / 4) & ~7u : UINT32_MAX & ~7u;
+    j->index_size = j->size / WIRE_RECORD_SIZE / JOURNAL_INDEX_STEP + 2;
+    j->index = calloc(j->index_size, sizeof(*j->index));
+    return j->index != NULL;
+}
+
+bool journal_open_memory(struct journal *j, uint64_t size)
+{
+    *j = (struct journal){.fd = -1};
+    size = (size + 4095) & ~(uint64_t)4095;
+    void *mapping = mmap(NULL, size + JOURNAL_HEADER_SIZE, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED)
+        return false;
+    struct journal_header *header = mapping;
+    header->size = size;
+    header->epoch = journal_new_epoch();
+    return journal_prepare(j, header);
+}
+
+uint32_t journal_record_size(const struct journal *j, uint64_t position)
+{
+    return (uint32_t)size_align8(get_u32le(journal_at(j, position)));
+}
+
+void journal_index_note(struct journal *j, uint64_t id, uint64_t position)
+{
+    if (id % JOURNAL_INDEX_STEP == 0)
+        j->index[id / JOURNAL_INDEX_STEP % j->index_size] = position;
+}
+
+/* The tail leaves the records that `size` bytes at the head will overwrite. */
+static void make_room(struct journal *j, uint64_t size)
+{
+    if (j->head + size - j->tail <= j->size)
+        return;
+    uint64_t wanted = j->head + size + j->slack - j->size;
+    uint64_t tail = j->tail;
+    while (tail < wanted && tail < j->head) {
+        const uint8_t *record = journal_at(j, tail);
+        if (record[4] != WIRE_FILLER)
+            j->first_id++;
+        tail += size_align8(get_u32le(record));
+    }
+    j->tail = tail;
+    atomic_store_explicit(&j->header->tail, tail, memory_order_release);
+    atomic_signal_fence(memory_order_seq_cst); /* before a byte there is overwritten */
+}
+
+static void move_head(struct journal *j, uint64_t size)
+{
+    j->head += size;
+    j->offset += size;
+    if (j->offset == j->size)
+        j->offset = 0;
+    atomic_store_explicit(&j->header->head, j->head, memory_order_release);
+}
+
+uint8_t *journal_reserve(struct journal *j, uint32_t size, uint64_t *position)
+{
+    uint64_t rest = j->size - j->offset;
+    if (size > rest) {
+        make_room(j, rest);
+        uint8_t *filler = j->ring + j->offset;
+        put_u32le(filler, (uint32_t)rest);
+        put_u32le(filler + 4, WIRE_FILLER);
+        move_head(j, rest);
+    }
+    make_room(j, size);
+    *position = j->head;
+    return j->ring + j->offset;
+}
+
+void journal_commit(struct journal *j, uint32_t size)
+{
+    journal_index_note(j, ++j->last_id, j->head);
+    move_head(j, size);
+}
+
+uint64_t journal_find(const struct journal *j, uint64_t id)
+{
+    uint64_t start = id - id % JOURNAL_INDEX_STEP;
+    uint64_t at = j->tail, next = j->first_id;
+    if (start >= j->first_id && start > 0) {
+        at = j->index[start / JOURNAL_INDEX_STEP % j->index_size];
+        next = start;
+    }
+    for (;;) {
+        bool filler = journal_at(j, at)[4] == WIRE_FILLER;
+        if (!filler && next == id)
+            return at;
+        next += !filler;
+        at += journal_record_size(j, at);
+    }
+}
