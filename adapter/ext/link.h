@@ -2,14 +2,14 @@
 #define ADAPTER_LINK_H
 
 /*
- * The process's connection to the broker: SP REQ on libevent, ATTACH, credits, batches down, publishes
- * and subscriptions up. I/O thread only.
+ * The process's connection to the broker: SP REQ on libevent, ATTACH, credits, batches down,
+ * publishes and subscriptions up. I/O thread only.
  *
  * It owns the origin and its sequence, the publishes that were not answered yet (in wire format, in
- * order, until the broker's answer), the position, the epoch and the link generation. A cut link is no
- * event for anyone else: it connects again with jittered back-off (50 ms to 2 s), attaches with the hub's
- * list and its position, and sends again what was not answered. Rules 5 to 19 of delivery are the text
- * that this file implements; each rule's number stands at its place.
+ * order, until the broker's answer), the position, the epoch and the link generation. A cut link is
+ * no event for anyone else: it connects again with jittered back-off (50 ms to 2 s), attaches with
+ * the hub's list and its position, and sends again what was not answered. Rules 5 to 19 of delivery
+ * are the text that this file implements; each rule's number stands at its place.
  */
 #include "subscriptions.h"
 #include "wire.h"
@@ -31,18 +31,20 @@ void link_start(struct link *link);
 /* DETACH and no reconnecting; for io_thread_stop. */
 void link_detach(struct link *link);
 
-/* The key appeared in or vanished from the hub. Returns the serial of the request that will tell the
- * broker (0 when nothing is sent now since the next ATTACH lists it). */
+/* The key appeared in or vanished from the hub. Returns the serial of the request that will tell
+ * the broker (0 when nothing is sent now since the next ATTACH lists it). */
 uint64_t link_subscribe(struct link *link, const struct subscription_key *key);
 void link_unsubscribe(struct link *link, const struct subscription_key *key);
 
 /*
- * Appends one publish: gives it the next sequence and sends it with this turn's SUBMIT. The room in the
- * publish buffer was already reserved by the caller (io->unanswered_bytes, commands.c), so it cannot be
- * refused here; the bytes go back to that counter with the broker's answer.
+ * Appends one publish: gives it the next sequence and sends it with this turn's SUBMIT. The room in
+ * the publish buffer was already reserved by the caller (io->unanswered_bytes, commands.c:
+ * wire_record_size), so it cannot be full here; the bytes go back to that counter with the broker's
+ * answer. A record that is larger than the broker said it takes is dropped, counted
+ * (publishes_refused) and logged.
  */
-void link_publish(struct link *link, const void *channel, size_t channel_length, const void *payload,
-                  size_t payload_length, bool binary);
+void link_publish(struct link *link, const void *channel, size_t channel_length,
+                  const void *payload, size_t payload_length, bool binary);
 
 /* Sends what gathered during this turn: called once per loop turn, before io_flush. */
 void link_flush(struct link *link);

@@ -1,0 +1,135 @@
+#include "bytes.h"
+#include "hub.h"
+#include "link_internal.h"
+#include "sp.h"
+
+static const char *message(struct link *link, const struct wire_record *record)
+{
+    if (record->id <= link->position)
+        return "the broker sent a message twice or out of order";
+    hub_deliver(link->io->hub, record);
+    IO_COUNT(link->io, messages_in, 1);
+    link->position = record->id;
+    return NULL;
+}
+
+/* Rule 14. Handling it makes its end the position, in one step (rule 12). */
+static const char *gap(struct link *link, const struct wire_record *record)
+{
+    if (record->sequence > record->id || record->id <= link->position)
+        return "the broker sent a GAP that makes no sense";
+    hub_gap(link->io->hub, record->sequence, record->id);
+    link->position = record->id;
+    return NULL;
+}
+
+/* Rule 11. Each record moves the position, so that a batch that turns bad in its middle is not
+ * handed out again from its start. */
+static const char *batch(struct link *link, const struct wire_reply *reply, const uint8_t *at,
+                         size_t length)
+{
+    for (uint32_t n = reply->records; n > 0; n--) {
+        struct wire_record record;
+        size_t used;
+        const char *reason = NULL;
+        if (wire_record_decode(at, length, &record, &used) != STATUS_OK)
+            return "a malformed record in a batch";
+        if (record.type == WIRE_MESSAGE)
+            reason = message(link, &record);
+        else if (record.type == WIRE_GAP)
+            reason = gap(link, &record);
+        if (reason)
+            return reason;
+        at += used;
+        length -= used;
+    }
+    if (length > 0)
+        return "a batch that is longer than its records";
+    if (reply->value > link->position)
+        link->position = reply->value;
+    return NULL;
+}
+
+static const char *fetch_reply(struct link *link, const struct wire_reply *reply,
+                               const uint8_t *body, size_t length)
+{
+    if (reply->status != STATUS_OK && reply->status != STATUS_GOING_AWAY)
+        return status_text(reply->status);
+    const char *reason = batch(link, reply, body, length);
+    if (reason || link->state != LINK_ATTACHED)
+        return reason;
+    if (reply->status == STATUS_GOING_AWAY) {
+        io_log(link->io, LOG_LEVEL_INFO, "the broker at %s is going away", link->io->config.url);
+        link->state = LINK_LEAVING;
+        link_deadline(link, LINK_SILENCE_MS);
+        return NULL;
+    }
+    struct timeval wait = {.tv_usec = LINK_REFILL_MS * 1000};
+    if (link->fetch_count <= LINK_CREDITS / 2)
+        link->refill_due = true;
+    else
+        event_add(link->refill, &wait);
+    return NULL;
+}
+
+void link_fetch_more(struct link *link)
+{
+    struct wire_request request = {
+        .operation = WIRE_FETCH, .session = link->session, .position = link->position};
+    if (!link->refill_due)
+        return;
+    link->refill_due = false;
+    event_del(link->refill);
+    while (link->fetch_count < LINK_CREDITS &&
+           link_request(link, &request, 0, &link->fetches[link->fetch_count])) {
+        link_request_end(link, 0);
+        link->fetch_count++;
+    }
+}
+
+/* Was it the id of a FETCH? Then it is none any more. */
+static bool take_fetch(struct link *link, uint32_t id)
+{
+    for (unsigned i = 0; i < link->fetch_count; i++) {
+        if (link->fetches[i] != id)
+            continue;
+        link->fetches[i] = link->fetches[--link->fetch_count];
+        return true;
+    }
+    return false;
+}
+
+const char *link_message(struct link *link, const uint8_t *body, size_t length)
+{
+    struct wire_reply reply;
+    size_t backtrace;
+    if (sp_backtrace_decode(body, length, &backtrace) != STATUS_OK || backtrace != 4)
+        return "an answer without the id of its request";
+    uint32_t id = get_u32be(body);
+    body += backtrace;
+    length -= backtrace;
+    switch (wire_reply_decode(body, length, &reply)) {
+    case STATUS_OK:
+        break;
+    case STATUS_VERSION:
+        return "the broker speaks another version of the protocol";
+    default:
+        return "an answer that is shorter than its header";
+    }
+    body += WIRE_REPLY_SIZE;
+    length -= WIRE_REPLY_SIZE;
+    if (link->state >= LINK_ATTACHED) {
+        if (reply.epoch != link->epoch)
+            return "the epoch changed on a living connection";
+        if (reply.head > link->head)
+            link->head = reply.head;
+    }
+    if (id == link->attach_request)
+        return link_attach_reply(link, &reply, body, length);
+    if (take_fetch(link, id))
+        return fetch_reply(link, &reply, body, length);
+    /* The broker executes one connection's SUBMITs in order and answers them at once (rule 6). */
+    if (link->submit_count > 0 && id == link->submits[link->submit_start].request)
+        return link_submit_reply(link, &reply);
+    return "an answer to nothing that was asked, or out of order";
+}
