@@ -1,0 +1,524 @@
+/*
+ * Brokerd::Client: the object that an application's callbacks get.
+ *
+ * It stands in `live` from its creation until its on_close has run, so C may keep a pointer to its
+ * struct for that long. Afterwards, and in a forked child, it is a closed client and nothing more.
+ */
+#include "commands.h"
+#include "frame.h"
+#include "hub.h"
+#include "rb_brokerd.h"
+#include "sse.h"
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct rb_client {
+    VALUE self; /* not marked: follows the object when it is moved */
+    VALUE env;
+    VALUE handler;
+    VALUE switches;        /* Array of handlers to come, or nil */
+    VALUE subscriptions;   /* Hash of text_key => Subscription, or true for a direct one; or nil */
+    struct client *client; /* a reference; NULL once closed */
+    unsigned epoch;        /* of the I/O thread that serves it */
+    unsigned slot;         /* in live */
+    unsigned nudges;       /* that wait in the mailbox */
+    unsigned timeout;      /* as set; NO_TIMEOUT: as configured */
+    bool websocket;
+    bool closed; /* on_close has run */
+};
+
+enum { NO_TIMEOUT = UINT32_MAX };
+
+static VALUE client_class;
+static ID id_on_drained, id_websocket, id_sse;
+static VALUE upgrade_key;
+
+static VALUE live; /* Array: slot => client, or nil */
+static unsigned *free_slots;
+static unsigned free_count, free_capacity, live_count;
+
+static void client_mark(void *data)
+{
+    struct rb_client *c = data;
+    rb_gc_mark_movable(c->env);
+    rb_gc_mark_movable(c->handler);
+    rb_gc_mark_movable(c->switches);
+    rb_gc_mark_movable(c->subscriptions);
+}
+
+static void client_compact(void *data)
+{
+    struct rb_client *c = data;
+    c->self = rb_gc_location(c->self);
+    c->env = rb_gc_location(c->env);
+    c->handler = rb_gc_location(c->handler);
+    c->switches = rb_gc_location(c->switches);
+    c->subscriptions = rb_gc_location(c->subscriptions);
+}
+
+static void client_free(void *data)
+{
+    struct rb_client *c = data;
+    /* What belongs to an I/O thread of before a fork is not ours to touch. */
+    if (c->client && c->epoch == runtime_epoch())
+        client_unref(c->client);
+    xfree(c);
+}
+
+static size_t client_size(const void *data)
+{
+    (void)data;
+    return sizeof(struct rb_client);
+}
+
+static const rb_data_type_t client_type = {
+    .wrap_struct_name = "Brokerd::Client",
+    .function = {.dmark = client_mark,
+                 .dfree = client_free,
+                 .dsize = client_size,
+                 .dcompact = client_compact},
+    .flags = RUBY_TYPED_FREE_IMMEDIATELY | RUBY_TYPED_WB_PROTECTED,
+};
+
+static struct rb_client *get(VALUE self)
+{
+    return rb_check_typeddata(self, &client_type);
+}
+
+/* The C client while this process serves it, or NULL. */
+static struct client *serving(struct rb_client *c)
+{
+    return c->client && c->epoch == runtime_epoch() ? c->client : NULL;
+}
+
+static struct client *open_client(struct rb_client *c)
+{
+    struct client *client = serving(c);
+    return client && client_is_open(client) ? client : NULL;
+}
+
+static void live_add(struct rb_client *c)
+{
+    c->slot = free_count ? free_slots[--free_count] : (unsigned)RARRAY_LEN(live);
+    rb_ary_store(live, (long)c->slot, c->self);
+    live_count++;
+}
+
+static void live_remove(struct rb_client *c)
+{
+    if (free_count == free_capacity) {
+        free_capacity = free_capacity ? free_capacity * 2 : 64;
+        REALLOC_N(free_slots, unsigned, free_capacity);
+    }
+    rb_ary_store(live, (long)c->slot, Qnil);
+    free_slots[free_count++] = c->slot;
+    live_count--;
+}
+
+VALUE rb_client_self(const struct rb_client *c)
+{
+    return c->self;
+}
+
+VALUE rb_client_handler(const struct rb_client *c)
+{
+    return c->handler;
+}
+
+unsigned rb_client_live(void)
+{
+    return live_count;
+}
+
+static int cancel_each(VALUE key, VALUE subscription, VALUE unused)
+{
+    (void)key;
+    (void)unused;
+    if (subscription != Qtrue)
+        rb_subscription_cancel(subscription);
+    return ST_CONTINUE;
+}
+
+static void drop_subscriptions(struct rb_client *c)
+{
+    if (!NIL_P(c->subscriptions))
+        rb_hash_foreach(c->subscriptions, cancel_each, Qnil);
+    c->subscriptions = Qnil;
+}
+
+void rb_client_closed(struct rb_client *c)
+{
+    c->closed = true;
+    drop_subscriptions(c);
+    c->switches = Qnil;
+    client_unref(c->client);
+    c->client = NULL;
+    if (c->nudges == 0)
+        live_remove(c);
+}
+
+void rb_client_nudged(struct rb_client *c)
+{
+    c->nudges--;
+    if (c->closed && c->nudges == 0)
+        live_remove(c);
+}
+
+void rb_client_end_shutdown(struct rb_client *c)
+{
+    struct client *client = open_client(c);
+    if (client)
+        commands_close(client, 1001);
+}
+
+void rb_client_forget(bool in_child)
+{
+    for (long i = 0; i < RARRAY_LEN(live); i++) {
+        VALUE self = RARRAY_AREF(live, i);
+        if (NIL_P(self))
+            continue;
+        struct rb_client *c = get(self);
+        drop_subscriptions(c);
+        c->switches = Qnil;
+        if (c->client && !in_child)
+            client_unref(c->client);
+        c->client = NULL;
+        c->closed = true;
+    }
+    rb_ary_clear(live);
+    free_count = live_count = 0;
+}
+
+bool rb_client_switch(struct rb_client *c, VALUE *old)
+{
+    if (NIL_P(c->switches) || RARRAY_LEN(c->switches) == 0)
+        return false;
+    *old = c->handler;
+    RB_OBJ_WRITE(c->self, &c->handler, rb_ary_shift(c->switches));
+    return true;
+}
+
+static bool wants_drained(VALUE handler)
+{
+    return rb_obj_respond_to(handler, id_on_drained, 1);
+}
+
+/* A server's sockets may block and may wait to fill segments; ours must not. */
+static void prepare_socket(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    int one = 1;
+    if (flags >= 0)
+        fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* fails on a unix socket */
+}
+
+/*
+ * Brokerd::Client.take(fd, protocol, head, received, env, handler, deflate): the connection is the
+ * extension's from now on, whatever happens. deflate: nil, or the terms from Handshake.deflate.
+ * nil when the client could not be made; the descriptor is then closed.
+ */
+static VALUE client_take(int argc, VALUE *argv, VALUE class)
+{
+    rb_check_arity(argc, 7, 7);
+    int fd = NUM2INT(argv[0]);
+    VALUE head = rb_str_to_str(argv[2]), received = rb_str_to_str(argv[3]);
+    struct io_thread *io = runtime_io();
+    if (!io) {
+        close(fd);
+        return Qnil;
+    }
+    prepare_socket(fd);
+    struct rb_client *c;
+    VALUE self = TypedData_Make_Struct(class, struct rb_client, &client_type, c);
+    c->self = self;
+    c->switches = c->subscriptions = Qnil;
+    RB_OBJ_WRITE(self, &c->env, argv[4]);
+    RB_OBJ_WRITE(self, &c->handler, argv[5]);
+    c->websocket = argv[1] == ID2SYM(id_websocket);
+    c->timeout = NO_TIMEOUT;
+    c->epoch = runtime_epoch();
+    struct client_options options = {
+        .fd = fd,
+        .protocol = c->websocket ? CLIENT_WEBSOCKET : CLIENT_SSE,
+        .response = RSTRING_PTR(head),
+        .response_length = (size_t)RSTRING_LEN(head),
+        .received = RSTRING_PTR(received),
+        .received_length = (size_t)RSTRING_LEN(received),
+        .deflate = !NIL_P(argv[6]),
+        .deflate_takeover = RB_TYPE_P(argv[6], T_ARRAY) && RTEST(rb_ary_entry(argv[6], 0)),
+        .wants_drained = wants_drained(c->handler),
+    };
+    c->client = client_new(io, &options, (uintptr_t)c);
+    RB_GC_GUARD(head);
+    RB_GC_GUARD(received);
+    if (!c->client) {
+        close(fd);
+        return Qnil;
+    }
+    live_add(c);
+    if (commands_open(c->client))
+        return self;
+    rb_client_closed(c);
+    return Qnil;
+}
+
+/* The keywords of write for an event stream; ignored for a WebSocket. */
+struct event_options {
+    VALUE event, id;
+    int64_t retry;
+};
+
+static VALUE field_option(VALUE value, const char *name)
+{
+    if (value == Qundef || NIL_P(value))
+        return Qnil;
+    value = rb_obj_as_string(value);
+    if (!sse_field_is_valid(RSTRING_PTR(value), (size_t)RSTRING_LEN(value)))
+        rb_raise(rb_eArgError, "%s: has a line break, a NUL or invalid UTF-8", name);
+    return value;
+}
+
+static void event_options(VALUE options, struct event_options *e)
+{
+    static ID keys[3];
+    VALUE values[3] = {Qundef, Qundef, Qundef};
+    if (!keys[0]) {
+        keys[1] = rb_intern("id");
+        keys[2] = rb_intern("retry");
+        keys[0] = rb_intern("event");
+    }
+    if (!NIL_P(options))
+        rb_get_kwargs(options, keys, 0, 3, values);
+    e->event = field_option(values[0], "event");
+    e->id = field_option(values[1], "id");
+    e->retry = -1;
+    if (values[2] != Qundef && !NIL_P(values[2])) {
+        e->retry = NUM2LL(values[2]);
+        if (e->retry < 0)
+            rb_raise(rb_eArgError, "retry: is a number of milliseconds");
+    }
+}
+
+static struct frame *build_frame(const struct rb_client *c, VALUE data, bool binary,
+                                 const struct event_options *e)
+{
+    const char *bytes = RSTRING_PTR(data);
+    size_t length = (size_t)RSTRING_LEN(data);
+    if (c->websocket)
+        return binary ? frame_binary(bytes, length) : frame_text(bytes, length);
+    return frame_sse_event(bytes, length, NIL_P(e->event) ? NULL : RSTRING_PTR(e->event),
+                           NIL_P(e->event) ? 0 : (size_t)RSTRING_LEN(e->event),
+                           NIL_P(e->id) ? NULL : RSTRING_PTR(e->id),
+                           NIL_P(e->id) ? 0 : (size_t)RSTRING_LEN(e->id), e->retry);
+}
+
+static VALUE client_write(int argc, VALUE *argv, VALUE self)
+{
+    struct rb_client *c = get(self);
+    VALUE data, options;
+    rb_scan_args(argc, argv, "1:", &data, &options);
+    bool binary;
+    data = text_payload(data, &binary);
+    struct event_options event;
+    event_options(options, &event);
+    struct client *client = open_client(c);
+    if (!client)
+        return Qfalse;
+    struct frame *frame = build_frame(c, data, binary, &event);
+    RB_GC_GUARD(data);
+    RB_GC_GUARD(event.event);
+    RB_GC_GUARD(event.id);
+    if (!frame)
+        rb_memerror();
+    return commands_write(client, frame) ? Qtrue : Qfalse;
+}
+
+static VALUE client_close_method(VALUE self)
+{
+    struct client *client = open_client(get(self));
+    if (client)
+        commands_close(client, 1000);
+    return Qnil;
+}
+
+static VALUE client_is_open_method(VALUE self)
+{
+    return open_client(get(self)) ? Qtrue : Qfalse;
+}
+
+static VALUE client_pending_method(VALUE self)
+{
+    struct client *client = serving(get(self));
+    return client ? LL2NUM(client_pending(client)) : INT2FIX(-1);
+}
+
+static VALUE client_env(VALUE self)
+{
+    return get(self)->env;
+}
+
+static VALUE client_protocol_method(VALUE self)
+{
+    return ID2SYM(get(self)->websocket ? id_websocket : id_sse);
+}
+
+static VALUE client_handler(VALUE self)
+{
+    struct rb_client *c = get(self);
+    if (NIL_P(c->switches) || RARRAY_LEN(c->switches) == 0)
+        return c->handler;
+    return rb_ary_entry(c->switches, -1);
+}
+
+static VALUE client_set_handler(VALUE self, VALUE handler)
+{
+    struct rb_client *c = get(self);
+    bool drained = wants_drained(handler);
+    if (RB_TYPE_P(c->env, T_HASH) && !RB_OBJ_FROZEN(c->env))
+        rb_hash_aset(c->env, upgrade_key, handler);
+    struct client *client = serving(c);
+    if (!client) {
+        RB_OBJ_WRITE(self, &c->handler, handler);
+        return handler;
+    }
+    if (NIL_P(c->switches))
+        RB_OBJ_WRITE(self, &c->switches, rb_ary_new());
+    rb_ary_push(c->switches, handler);
+    client_set_wants_drained(client, drained);
+    if (mailbox_post(client_mailbox(client), CALLBACK_OPEN, NULL, NULL, 1, 0))
+        c->nudges++;
+    return handler;
+}
+
+static VALUE client_timeout_method(VALUE self)
+{
+    struct rb_client *c = get(self);
+    if (c->timeout != NO_TIMEOUT)
+        return UINT2NUM(c->timeout);
+    struct client *client = serving(c);
+    return UINT2NUM(client ? client_timeout(client) : 0);
+}
+
+static VALUE client_set_timeout_method(VALUE self, VALUE seconds)
+{
+    struct rb_client *c = get(self);
+    long value = NUM2LONG(seconds);
+    if (value < 0 || value > 86400)
+        rb_raise(rb_eArgError, "a timeout is 0 (never) to 86400 seconds");
+    c->timeout = (unsigned)value;
+    struct client *client = open_client(c);
+    if (client)
+        commands_set_timeout(client, (unsigned)value);
+    return seconds;
+}
+
+static VALUE client_pubsub(VALUE self)
+{
+    (void)self;
+    return INT2FIX(0);
+}
+
+/* The key's old block, if any, is cancelled once the new subscription is on its way. */
+static void remember(struct rb_client *c, VALUE key, VALUE subscription)
+{
+    if (NIL_P(c->subscriptions))
+        RB_OBJ_WRITE(c->self, &c->subscriptions, rb_hash_new());
+    VALUE older = rb_hash_lookup2(c->subscriptions, key, Qtrue);
+    rb_hash_aset(c->subscriptions, key, subscription);
+    if (older != Qtrue)
+        rb_subscription_cancel(older);
+}
+
+static VALUE client_subscribe(int argc, VALUE *argv, VALUE self)
+{
+    struct rb_client *c = get(self);
+    struct subscribe_arguments a;
+    pubsub_subscribe_arguments(argc, argv, &a);
+    struct client *client = open_client(c);
+    if (!client)
+        return Qnil;
+    VALUE subscription = Qtrue;
+    struct block *block = NULL;
+    if (!NIL_P(a.block)) {
+        subscription = rb_subscription_new(a.name, a.is_pattern, a.block);
+        block = rb_subscription_block(subscription, client_mailbox(client));
+        if (!block)
+            rb_memerror();
+    }
+    VALUE key = text_key(a.name, a.is_pattern);
+    bool done = commands_subscribe_client(client, RSTRING_PTR(a.name), (size_t)RSTRING_LEN(a.name),
+                                          a.is_pattern, block, block ? NULL : a.as);
+    RB_GC_GUARD(a.name);
+    if (!done)
+        return Qnil;
+    remember(c, key, subscription);
+    return Qtrue;
+}
+
+static VALUE client_unsubscribe(int argc, VALUE *argv, VALUE self)
+{
+    struct rb_client *c = get(self);
+    struct subscribe_arguments a;
+    pubsub_unsubscribe_arguments(argc, argv, &a);
+    struct client *client = serving(c);
+    if (!client || NIL_P(c->subscriptions))
+        return Qfalse;
+    VALUE subscription = rb_hash_delete(c->subscriptions, text_key(a.name, a.is_pattern));
+    if (NIL_P(subscription))
+        return Qfalse;
+    if (subscription != Qtrue)
+        rb_subscription_cancel(subscription);
+    commands_unsubscribe_client(client, RSTRING_PTR(a.name), (size_t)RSTRING_LEN(a.name),
+                                a.is_pattern);
+    RB_GC_GUARD(a.name);
+    return Qtrue;
+}
+
+static VALUE client_publish(int argc, VALUE *argv, VALUE self)
+{
+    (void)self;
+    return pubsub_publish(argc, argv);
+}
+
+static VALUE client_inspect(VALUE self)
+{
+    struct rb_client *c = get(self);
+    return rb_sprintf("#<%" PRIsVALUE " %s %s>", rb_obj_class(self),
+                      c->websocket ? "websocket" : "sse", open_client(c) ? "open" : "closed");
+}
+
+void rb_client_init(void)
+{
+    id_on_drained = rb_intern("on_drained");
+    id_websocket = rb_intern("websocket");
+    id_sse = rb_intern("sse");
+    upgrade_key = rb_str_freeze(rb_str_new_cstr("rack.upgrade"));
+    rb_gc_register_address(&upgrade_key);
+    live = rb_ary_new();
+    rb_gc_register_address(&live);
+
+    client_class = rb_define_class_under(brokerd_module, "Client", rb_cObject);
+    rb_gc_register_address(&client_class);
+    rb_undef_alloc_func(client_class);
+    rb_undef_method(rb_singleton_class(client_class), "new");
+    rb_define_singleton_method(client_class, "take", client_take, -1);
+    rb_define_method(client_class, "write", client_write, -1);
+    rb_define_method(client_class, "close", client_close_method, 0);
+    rb_define_method(client_class, "open?", client_is_open_method, 0);
+    rb_define_method(client_class, "pending", client_pending_method, 0);
+    rb_define_method(client_class, "env", client_env, 0);
+    rb_define_method(client_class, "protocol", client_protocol_method, 0);
+    rb_define_method(client_class, "handler", client_handler, 0);
+    rb_define_method(client_class, "handler=", client_set_handler, 1);
+    rb_define_method(client_class, "timeout", client_timeout_method, 0);
+    rb_define_method(client_class, "timeout=", client_set_timeout_method, 1);
+    rb_define_method(client_class, "pubsub?", client_pubsub, 0);
+    rb_define_method(client_class, "subscribe", client_subscribe, -1);
+    rb_define_method(client_class, "unsubscribe", client_unsubscribe, -1);
+    rb_define_method(client_class, "publish", client_publish, -1);
+    rb_define_method(client_class, "inspect", client_inspect, 0);
+}
