@@ -2,10 +2,10 @@
 #define ADAPTER_COMMANDS_H
 
 /*
- * The only way into the I/O thread. Each function may be called from any thread, never blocks beyond one
- * short lock, posts one command and wakes the loop if it sleeps; commands run in the order in which they
- * were posted. They fail only when memory is out or the process forked since the I/O thread was started.
- * What is given is copied, references are taken.
+ * The only way into the I/O thread. Each function may be called from any thread, never blocks
+ * beyond one short lock, posts one command and wakes the loop if it sleeps; commands run in the
+ * order in which they were posted. They fail only when memory is out or the process forked since
+ * the I/O thread was started. What is given is copied, references are taken.
  */
 #include "client.h"
 #include "io_thread.h"
@@ -14,15 +14,19 @@
 /* The connection enters the loop: response sent, CALLBACK_OPEN posted. */
 bool commands_open(struct client *c);
 
-/* One write. The frame's reference is taken over. False when the client is closed. */
+/* One write. The frame's reference is taken over. False when the client is closed; or when the
+ * queue itself is over its limit (128 MiB: the I/O thread gets no processor time), the client is
+ * then evicted. */
 bool commands_write(struct client *c, struct frame *frame);
 
-/* Close after what was written. The client counts as closed from this call on. code 1000, 1001 ... */
+/* Close after what was written. The client counts as closed from this call on. code 1000, 1001 ...
+ */
 void commands_close(struct client *c, uint16_t code);
 
-void commands_set_timeout(struct client *c, unsigned seconds);
+void commands_set_timeout(struct client *c, unsigned seconds); /* at once */
 
-/* block NULL: direct, as = one of HUB_DIRECT_*. The name must have passed glob_check / the length limit. */
+/* block NULL: direct, as = one of HUB_DIRECT_*. The name must have passed glob_check / the length
+ * limit. */
 bool commands_subscribe_client(struct client *c, const void *name, size_t length, bool is_pattern,
                                struct block *block, void *as);
 bool commands_unsubscribe_client(struct client *c, const void *name, size_t length,
@@ -31,7 +35,8 @@ bool commands_subscribe_block(struct io_thread *io, struct block *block, const v
                               size_t length, bool is_pattern);
 bool commands_unsubscribe_block(struct io_thread *io, struct block *block);
 
-/* To the broker. False when the publish buffer is full (counted), lengths are the caller's business. */
+/* To the broker. False when the publish buffer is full (counted), lengths are the caller's
+ * business. */
 bool commands_publish(struct io_thread *io, const void *channel, size_t channel_length,
                       const void *payload, size_t payload_length, bool binary);
 
@@ -46,7 +51,13 @@ bool commands_watch(struct io_thread *io, bool watch);
 /* Posts CALLBACK_SHUTDOWN to every client; clients that open afterwards are closed with 1001. */
 bool commands_shutdown(struct io_thread *io);
 
-/* I/O thread: runs what is queued; the wake event's callback. */
+/* A paused client may read again: its mailbox has room. Safe under a mailbox pool's lock. */
+void commands_resume(struct client *c);
+
+/* For io_thread_stop: what is queued still runs, nothing more is taken, the loop ends. */
+void commands_stop(struct io_thread *io);
+
+/* I/O thread: runs what is queued, once per loop turn. */
 void commands_run(struct io_thread *io);
 
 #endif

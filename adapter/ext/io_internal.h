@@ -2,9 +2,9 @@
 #define ADAPTER_IO_INTERNAL_H
 
 /*
- * What the parts of the I/O thread share: the struct itself. Included by io_thread.c, commands.c,
- * client.c, hub.c and link.c only, and touched on the I/O thread only, but for the members marked atomic
- * or locked.
+ * What the parts of the I/O thread share: the struct itself. Included by io_*.c, commands.c,
+ * client*.c, hub.c, link.c and what belongs to them only, and touched on the I/O thread only, but
+ * for the members marked atomic or locked.
  */
 #include "io_thread.h"
 #include <event2/event.h>
@@ -20,7 +20,11 @@ struct io_thread {
     struct io_config config; /* its strings are owned here */
     struct event_base *base;
     pthread_t thread;
-    bool stopping;
+    unsigned generation;  /* io_generation() when it was started; differs in a forked child */
+    uint32_t references;  /* atomic: the embedding's, and one of each client */
+    bool stopping;        /* leave the loop after this turn */
+    bool shutting_down;   /* commands_shutdown ran: who opens now is closed with 1001 */
+    bool again;           /* something ended in io_flush: the next turn does not wait */
     uint8_t *read_buffer; /* one for the loop: clients own none while they are idle */
     size_t read_buffer_size;
 
@@ -35,23 +39,46 @@ struct io_thread {
     struct event *tick;     /* once a second: pings, stalls, the closing handshake's limit */
     uint64_t now_ms;        /* monotonic, read once per loop turn */
 
-    pthread_mutex_t lock; /* guards the four below */
+    pthread_mutex_t lock; /* guards the five below */
     struct command *first_command;
     struct command *last_command;
-    bool awake;               /* a wake-up is already on its way */
-    pthread_cond_t changed;   /* signalled when clients or unanswered reach 0 */
-    int wake_fd;              /* eventfd */
+    size_t command_bytes; /* what the queue holds, frames included */
+    bool awake;           /* the loop does not sleep, or a wake-up is already on its way */
+    bool closed;          /* stopped: commands are refused */
+
+    pthread_cond_t changed; /* signalled under the lock when clients or unanswered reach 0 */
+    int wake_fd;            /* eventfd */
     struct event *wake_event;
 
-    uint64_t client_count;      /* atomic */
-    uint64_t unanswered_bytes;  /* atomic: publishes accepted from callers and not answered */
-    struct io_stats stats;      /* members updated with relaxed atomics */
+    uint64_t client_count;     /* atomic: opened (the command may still wait) and not closed */
+    uint64_t unanswered_bytes; /* atomic: publishes accepted from callers and not answered, each
+                                  counted as wire_record_size; taken back with io_answered */
+    struct io_stats stats;     /* members updated with relaxed atomics */
 };
 
 /* Adds to a counter of io->stats so that io_stats may read it from any thread. */
-#define IO_COUNT(io, member, n) __atomic_fetch_add(&(io)->stats.member, (uint64_t)(n), __ATOMIC_RELAXED)
+#define IO_COUNT(io, member, n)                                                                    \
+    __atomic_fetch_add(&(io)->stats.member, (uint64_t)(n), __ATOMIC_RELAXED)
 
-/* One log line to the embedding's logger, at most 500 bytes; any thread. */
+/* Gives bytes back to the publish buffer: answered by the broker, or given up. Wakes
+ * io_wait_published at 0. I/O thread. */
+void io_answered(struct io_thread *io, uint64_t bytes);
+
+/* One client less; wakes io_wait_clients at 0. Any thread. */
+void io_client_gone(struct io_thread *io);
+
+/* Is the process still the one that started io? false in a forked child: leave io alone then. */
+bool io_is_ours(const struct io_thread *io);
+
+/* The struct's memory is shared with clients that outlive the thread. Any thread. */
+struct io_thread *io_ref(struct io_thread *io);
+void io_unref(struct io_thread *io);
+
+/* Milliseconds of the monotonic clock. Any thread. */
+uint64_t io_clock_ms(void);
+
+/* One log line to the embedding's logger, at most 500 bytes; any thread. Lines are dropped while
+ * more than 1,000 notices wait. */
 void io_log(struct io_thread *io, enum log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -1,0 +1,224 @@
+#include "client_internal.h"
+#include "io_internal.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+enum { RING_FIRST = 4, IOVECS = 256 };
+
+static struct frame *frame_of(uintptr_t entry)
+{
+    return (struct frame *)(entry & ~(uintptr_t)1);
+}
+
+static uintptr_t entry_at(const struct client *c, uint32_t i)
+{
+    return c->ring[(c->ring_head + i) & (c->ring_capacity - 1)];
+}
+
+static bool grow(struct client *c)
+{
+    if (c->ring_capacity > UINT32_MAX / 2)
+        return false;
+    uint32_t capacity = c->ring_capacity == 0 ? RING_FIRST : c->ring_capacity * 2;
+    uintptr_t *ring = malloc(capacity * sizeof(*ring));
+    if (ring == NULL)
+        return false;
+    for (uint32_t i = 0; i < c->ring_count; i++)
+        ring[i] = entry_at(c, i);
+    free(c->ring);
+    c->ring = ring;
+    c->ring_head = 0;
+    c->ring_capacity = capacity;
+    return true;
+}
+
+static void free_ring(struct client *c)
+{
+    free(c->ring);
+    c->ring = NULL;
+    c->ring_head = c->ring_count = c->ring_capacity = 0;
+    c->sent = 0;
+    c->queued = 0;
+    c->pong_queued = false;
+}
+
+bool client_push(struct client *c, struct frame *frame, bool counts)
+{
+    if (c->ring_count == c->ring_capacity && !grow(c)) {
+        frame_unref(frame);
+        return false;
+    }
+    if (c->ring_count == 0)
+        c->progress_at = (uint32_t)c->io->now_ms;
+    c->ring[(c->ring_head + c->ring_count) & (c->ring_capacity - 1)] = (uintptr_t)frame | counts;
+    c->ring_count++;
+    c->queued += frame->length;
+    if (counts)
+        client_count_pending(c, 1);
+    return true;
+}
+
+void client_queue(struct client *c, struct frame *frame, bool counts)
+{
+    if (c->state != CLIENT_OPEN)
+        return; /* nothing goes out behind a Close frame */
+    if (c->queued > c->io->config.max_pending) {
+        if (!c->blocked)
+            client_flush(c);
+        if (c->state != CLIENT_OPEN)
+            return;
+        if (c->queued > c->io->config.max_pending) {
+            client_evict(c);
+            return;
+        }
+    }
+    if (!client_push(c, frame_ref(frame), counts)) {
+        client_end(c, "out of memory");
+        return;
+    }
+    if (!c->blocked)
+        client_mark_dirty(c);
+}
+
+void client_set_pong(struct client *c, struct frame *frame)
+{
+    if (c->pong != NULL)
+        frame_unref(c->pong);
+    c->pong = frame;
+    if (!c->blocked)
+        client_mark_dirty(c);
+}
+
+static void push_pong(struct client *c)
+{
+    struct frame *pong = c->pong;
+    if (pong == NULL || c->pong_queued || c->state != CLIENT_OPEN)
+        return;
+    c->pong = NULL;
+    c->pong_queued = client_push(c, pong, false);
+}
+
+static size_t gather(const struct client *c, struct iovec *vectors, int *count)
+{
+    size_t bytes = 0;
+    uint32_t skip = c->sent;
+    uint32_t n = c->ring_count < IOVECS ? c->ring_count : IOVECS;
+    for (uint32_t i = 0; i < n; i++) {
+        struct frame *frame = frame_of(entry_at(c, i));
+        vectors[i].iov_base = frame->bytes + skip;
+        vectors[i].iov_len = frame->length - skip;
+        bytes += vectors[i].iov_len;
+        skip = 0;
+    }
+    *count = (int)n;
+    return bytes;
+}
+
+/* The kernel has taken n bytes more. Returns how many of the client's writes are through by that.
+ */
+static int64_t advance(struct client *c, size_t n)
+{
+    int64_t counted = 0;
+    uint32_t frames = 0;
+    c->queued -= n;
+    while (c->ring_count > 0) {
+        uintptr_t entry = entry_at(c, 0);
+        struct frame *frame = frame_of(entry);
+        size_t left = frame->length - c->sent;
+        if (n < left)
+            break;
+        n -= left;
+        c->sent = 0;
+        c->ring_head = (c->ring_head + 1) & (c->ring_capacity - 1);
+        c->ring_count--;
+        counted += (int64_t)(entry & 1);
+        frames++;
+        frame_unref(frame);
+    }
+    c->sent += (uint32_t)n;
+    if (frames > 0)
+        c->answered = true;
+    IO_COUNT(c->io, frames_out, frames);
+    return counted;
+}
+
+/* One system call. false: no more now (the socket is full, or the client ended). */
+static bool send_some(struct client *c, int64_t *counted)
+{
+    struct iovec vectors[IOVECS];
+    int count;
+    size_t bytes = gather(c, vectors, &count);
+    struct msghdr header = {.msg_iov = vectors, .msg_iovlen = (size_t)count};
+    ssize_t n = sendmsg(c->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0) {
+        if (errno == EINTR)
+            return true;
+        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
+            c->blocked = true;
+        else
+            client_end(c, "the connection is gone");
+        return false;
+    }
+    IO_COUNT(c->io, flushes, 1);
+    IO_COUNT(c->io, bytes_out, n);
+    c->progress_at = (uint32_t)c->io->now_ms;
+    *counted += advance(c, (size_t)n);
+    c->blocked = (size_t)n < bytes;
+    return !c->blocked;
+}
+
+/* on_drained: pending was non-zero, since writes went through just now, and is 0. */
+static void settle_pending(struct client *c, int64_t counted)
+{
+    if (counted > 0 && client_count_pending(c, -counted) == 0 && c->state == CLIENT_OPEN &&
+        __atomic_load_n(&c->wants_drained, __ATOMIC_RELAXED))
+        mailbox_post(c->mailbox, CALLBACK_DRAINED, NULL, NULL, 0, 0);
+}
+
+void client_flush(struct client *c)
+{
+    int64_t counted = 0;
+    bool more = c->state != CLIENT_ENDED;
+    while (more) {
+        push_pong(c);
+        if (c->ring_count == 0)
+            break;
+        more = send_some(c, &counted);
+        if (c->ring_count == 0)
+            free_ring(c);
+    }
+    settle_pending(c, counted);
+    if (c->state == CLIENT_ENDED)
+        return;
+    if (c->state == CLIENT_CLOSING && c->ring_count == 0)
+        client_close_flushed(c);
+    else if (c->paused)
+        client_resume(c);
+    client_update_events(c);
+}
+
+void client_purge(struct client *c)
+{
+    uint32_t kept = c->sent > 0 ? 1 : 0;
+    while (c->ring_count > kept) {
+        uintptr_t entry = entry_at(c, c->ring_count - 1);
+        c->ring_count--;
+        c->queued -= frame_of(entry)->length;
+        if (entry & 1)
+            client_count_pending(c, -1);
+        frame_unref(frame_of(entry));
+    }
+    if (c->ring_count == 0)
+        free_ring(c);
+}
+
+void client_release_queue(struct client *c)
+{
+    c->sent = 0;
+    client_purge(c);
+    if (c->pong != NULL)
+        frame_unref(c->pong);
+    c->pong = NULL;
+}

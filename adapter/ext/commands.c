@@ -1,0 +1,421 @@
+#include "commands.h"
+#include "client_internal.h"
+#include "hub.h"
+#include "io_internal.h"
+#include "link.h"
+#include "wire.h"
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The queue's own limit, for the case that the I/O thread gets no processor time: beside it each
+ * client's out-queue and the publish buffer have theirs. Closing is never refused for it. */
+enum { QUEUE_LIMIT = 128 * 1024 * 1024 };
+
+enum command_kind {
+    COMMAND_OPEN,
+    COMMAND_WRITE,
+    COMMAND_CLOSE,
+    COMMAND_RESUME,
+    COMMAND_SUBSCRIBE_CLIENT,
+    COMMAND_UNSUBSCRIBE_CLIENT,
+    COMMAND_SUBSCRIBE_BLOCK,
+    COMMAND_UNSUBSCRIBE_BLOCK,
+    COMMAND_PUBLISH,
+    COMMAND_PUBLISH_LOCAL,
+    COMMAND_REPORT,
+    COMMAND_WATCH,
+    COMMAND_SHUTDOWN
+};
+
+struct command {
+    struct command *next;
+    struct client *client; /* these three: references, or NULL */
+    struct frame *frame;
+    struct block *block;
+    void *as;
+    uint64_t number; /* token, flag or close code */
+    uint32_t name_length;
+    uint32_t payload_length;
+    uint8_t kind;
+    bool is_pattern;
+    bool binary;
+    uint8_t bytes[]; /* name or channel, then payload */
+};
+
+static struct command *command_new(enum command_kind kind, const void *name, size_t name_length,
+                                   const void *payload, size_t payload_length)
+{
+    if (name_length > UINT32_MAX || payload_length > UINT32_MAX)
+        return NULL;
+    struct command *command = malloc(sizeof(*command) + name_length + payload_length);
+    if (command == NULL)
+        return NULL;
+    *command = (struct command){.kind = (uint8_t)kind,
+                                .name_length = (uint32_t)name_length,
+                                .payload_length = (uint32_t)payload_length};
+    if (name_length > 0)
+        memcpy(command->bytes, name, name_length);
+    if (payload_length > 0)
+        memcpy(command->bytes + name_length, payload, payload_length);
+    return command;
+}
+
+static struct command *command_of_client(enum command_kind kind, struct client *c, const void *name,
+                                         size_t length)
+{
+    struct command *command = command_new(kind, name, length, NULL, 0);
+    if (command != NULL)
+        command->client = client_ref(c);
+    return command;
+}
+
+static void command_free(struct command *command)
+{
+    if (command->client != NULL)
+        client_unref(command->client);
+    if (command->frame != NULL)
+        frame_unref(command->frame);
+    block_unref(command->block);
+    free(command);
+}
+
+static size_t command_size(const struct command *command)
+{
+    size_t size = sizeof(*command) + command->name_length + command->payload_length;
+    return command->frame == NULL ? size : size + command->frame->length;
+}
+
+static void append(struct io_thread *io, struct command *command)
+{
+    if (io->last_command == NULL)
+        io->first_command = command;
+    else
+        io->last_command->next = command;
+    io->last_command = command;
+    io->command_bytes += command_size(command);
+}
+
+static void wake(struct io_thread *io)
+{
+    uint64_t one = 1;
+    ssize_t ignored = write(io->wake_fd, &one, sizeof(one));
+    (void)ignored; /* EAGAIN: so many wake-ups wait that one more says nothing */
+}
+
+/* Takes the command over; false (and it is freed) when it is NULL or the queue does not take it. */
+static bool post(struct io_thread *io, struct command *command)
+{
+    if (command == NULL)
+        return false;
+    bool accepted = false;
+    bool must_wake = false;
+    if (io_is_ours(io)) {
+        bool urgent = command->kind == COMMAND_CLOSE || command->kind == COMMAND_RESUME ||
+                      command->kind == COMMAND_SHUTDOWN;
+        pthread_mutex_lock(&io->lock);
+        accepted = !io->closed && (urgent || io->command_bytes < QUEUE_LIMIT);
+        if (accepted) {
+            append(io, command);
+            must_wake = !io->awake;
+            io->awake = true;
+            /* Written under the lock, or a stop in between would have closed the descriptor. */
+            if (must_wake)
+                wake(io);
+        }
+        pthread_mutex_unlock(&io->lock);
+    }
+    if (!accepted)
+        command_free(command);
+    return accepted;
+}
+
+bool commands_open(struct client *c)
+{
+    struct io_thread *io = c->io;
+    if (!io_is_ours(io))
+        return false;
+    __atomic_add_fetch(&io->client_count, 1, __ATOMIC_ACQ_REL);
+    if (post(io, command_of_client(COMMAND_OPEN, c, NULL, 0)))
+        return true;
+    client_mark_closed(c);
+    io_client_gone(io);
+    return false;
+}
+
+bool commands_write(struct client *c, struct frame *frame)
+{
+    struct command *command = NULL;
+    if (client_is_open(c))
+        command = command_of_client(COMMAND_WRITE, c, NULL, 0);
+    if (command == NULL) {
+        frame_unref(frame);
+        return false;
+    }
+    command->frame = frame;
+    client_count_pending(c, 1);
+    if (post(c->io, command))
+        return true;
+    client_count_pending(c, -1);
+    /* A stream with a hole is worse than none. */
+    client_close_later(c, WS_CLOSE_POLICY);
+    return false;
+}
+
+void commands_close(struct client *c, uint16_t code)
+{
+    if (!io_is_ours(c->io) || !client_mark_closed(c))
+        return;
+    struct command *command = command_of_client(COMMAND_CLOSE, c, NULL, 0);
+    if (command != NULL)
+        command->number = code;
+    if (!post(c->io, command))
+        client_close_later(c, code);
+}
+
+void commands_resume(struct client *c)
+{
+    /* When it cannot be posted, the next tick looks at the mailbox itself. */
+    post(c->io, command_of_client(COMMAND_RESUME, c, NULL, 0));
+}
+
+void commands_set_timeout(struct client *c, unsigned seconds)
+{
+    client_set_timeout(c, seconds);
+}
+
+bool commands_subscribe_client(struct client *c, const void *name, size_t length, bool is_pattern,
+                               struct block *block, void *as)
+{
+    if (!client_is_open(c))
+        return false;
+    struct command *command = command_of_client(COMMAND_SUBSCRIBE_CLIENT, c, name, length);
+    if (command == NULL)
+        return false;
+    command->is_pattern = is_pattern;
+    command->block = block == NULL ? NULL : block_ref(block);
+    command->as = as;
+    return post(c->io, command);
+}
+
+bool commands_unsubscribe_client(struct client *c, const void *name, size_t length, bool is_pattern)
+{
+    if (!io_is_ours(c->io))
+        return false;
+    struct command *command = command_of_client(COMMAND_UNSUBSCRIBE_CLIENT, c, name, length);
+    if (command == NULL)
+        return false;
+    command->is_pattern = is_pattern;
+    return post(c->io, command);
+}
+
+static bool post_block(struct io_thread *io, enum command_kind kind, struct block *block,
+                       const void *name, size_t length, bool is_pattern)
+{
+    struct command *command = command_new(kind, name, length, NULL, 0);
+    if (command == NULL)
+        return false;
+    command->block = block_ref(block);
+    command->is_pattern = is_pattern;
+    return post(io, command);
+}
+
+bool commands_subscribe_block(struct io_thread *io, struct block *block, const void *name,
+                              size_t length, bool is_pattern)
+{
+    return post_block(io, COMMAND_SUBSCRIBE_BLOCK, block, name, length, is_pattern);
+}
+
+bool commands_unsubscribe_block(struct io_thread *io, struct block *block)
+{
+    return post_block(io, COMMAND_UNSUBSCRIBE_BLOCK, block, NULL, 0, false);
+}
+
+/* Room in the publish buffer is taken here, by the caller's thread, so that publish can answer. */
+static bool reserve(struct io_thread *io, uint64_t bytes)
+{
+    uint64_t held = __atomic_load_n(&io->unanswered_bytes, __ATOMIC_RELAXED);
+    do {
+        if (bytes == 0 || held + bytes > io->config.publish_buffer) {
+            IO_COUNT(io, publishes_refused, 1);
+            return false;
+        }
+    } while (!__atomic_compare_exchange_n(&io->unanswered_bytes, &held, held + bytes, true,
+                                          __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    return true;
+}
+
+static bool post_publish(struct io_thread *io, enum command_kind kind, const void *channel,
+                         size_t channel_length, const void *payload, size_t payload_length,
+                         bool binary)
+{
+    struct command *command = command_new(kind, channel, channel_length, payload, payload_length);
+    if (command == NULL)
+        return false;
+    command->binary = binary;
+    return post(io, command);
+}
+
+bool commands_publish(struct io_thread *io, const void *channel, size_t channel_length,
+                      const void *payload, size_t payload_length, bool binary)
+{
+    uint64_t bytes = wire_record_size(channel_length, payload_length);
+    if (!io_is_ours(io) || !reserve(io, bytes))
+        return false;
+    if (post_publish(io, COMMAND_PUBLISH, channel, channel_length, payload, payload_length,
+                     binary)) {
+        IO_COUNT(io, publishes, 1);
+        return true;
+    }
+    io_answered(io, bytes);
+    return false;
+}
+
+bool commands_publish_local(struct io_thread *io, const void *channel, size_t channel_length,
+                            const void *payload, size_t payload_length, bool binary)
+{
+    return channel_length <= UINT16_MAX &&
+           post_publish(io, COMMAND_PUBLISH_LOCAL, channel, channel_length, payload, payload_length,
+                        binary);
+}
+
+static bool post_number(struct io_thread *io, enum command_kind kind, uint64_t number)
+{
+    struct command *command = command_new(kind, NULL, 0, NULL, 0);
+    if (command == NULL)
+        return false;
+    command->number = number;
+    return post(io, command);
+}
+
+bool commands_report(struct io_thread *io, uint64_t token)
+{
+    return post_number(io, COMMAND_REPORT, token);
+}
+
+bool commands_watch(struct io_thread *io, bool watch)
+{
+    return post_number(io, COMMAND_WATCH, watch);
+}
+
+bool commands_shutdown(struct io_thread *io)
+{
+    return post_number(io, COMMAND_SHUTDOWN, 0);
+}
+
+void commands_stop(struct io_thread *io)
+{
+    pthread_mutex_lock(&io->lock);
+    io->closed = true;
+    wake(io);
+    pthread_mutex_unlock(&io->lock);
+}
+
+/* I/O thread: each command's meaning. */
+
+static void run_write(struct command *command)
+{
+    struct client *c = command->client;
+    client_queue(c, command->frame, true);
+    client_count_pending(c, -1); /* the queue counts it now, or dropped it with the client */
+}
+
+static void run_publish_local(struct io_thread *io, const struct command *command)
+{
+    const struct wire_record record = {.type = WIRE_MESSAGE,
+                                       .flags = command->binary ? WIRE_BINARY : 0,
+                                       .channel_length = (uint16_t)command->name_length,
+                                       .channel = command->bytes,
+                                       .payload = command->bytes + command->name_length,
+                                       .payload_length = command->payload_length};
+    hub_deliver(io->hub, &record);
+}
+
+static void run_shutdown(struct io_thread *io)
+{
+    io->shutting_down = true;
+    for (struct client *c = io->clients; c != NULL; c = client_next(c))
+        if (client_is_open(c))
+            mailbox_post(client_mailbox(c), CALLBACK_SHUTDOWN, NULL, NULL, 0, 0);
+}
+
+static void run_client(struct io_thread *io, struct command *command)
+{
+    struct client *c = command->client;
+    switch (command->kind) {
+    case COMMAND_OPEN:
+        client_start(c);
+        break;
+    case COMMAND_WRITE:
+        run_write(command);
+        break;
+    case COMMAND_CLOSE:
+        client_begin_close(c, (uint16_t)command->number, "");
+        break;
+    case COMMAND_RESUME:
+        client_resume(c);
+        break;
+    case COMMAND_SUBSCRIBE_CLIENT:
+        if (client_is_alive(c))
+            hub_subscribe_client(io->hub, c, command->bytes, command->name_length,
+                                 command->is_pattern, command->block, command->as);
+        break;
+    case COMMAND_UNSUBSCRIBE_CLIENT:
+        if (client_is_alive(c))
+            hub_unsubscribe_client(io->hub, c, command->bytes, command->name_length,
+                                   command->is_pattern);
+        break;
+    default:
+        break;
+    }
+}
+
+static void run_command(struct io_thread *io, struct command *command)
+{
+    switch (command->kind) {
+    case COMMAND_SUBSCRIBE_BLOCK:
+        hub_subscribe_block(io->hub, command->block, command->bytes, command->name_length,
+                            command->is_pattern);
+        break;
+    case COMMAND_UNSUBSCRIBE_BLOCK:
+        hub_unsubscribe_block(io->hub, command->block);
+        break;
+    case COMMAND_PUBLISH:
+        link_publish(io->link, command->bytes, command->name_length,
+                     command->bytes + command->name_length, command->payload_length,
+                     command->binary);
+        break;
+    case COMMAND_PUBLISH_LOCAL:
+        run_publish_local(io, command);
+        break;
+    case COMMAND_REPORT:
+        hub_report(io->hub, command->number);
+        break;
+    case COMMAND_WATCH:
+        hub_watch(io->hub, command->number != 0);
+        break;
+    case COMMAND_SHUTDOWN:
+        run_shutdown(io);
+        break;
+    default:
+        run_client(io, command);
+        break;
+    }
+}
+
+void commands_run(struct io_thread *io)
+{
+    pthread_mutex_lock(&io->lock);
+    struct command *command = io->first_command;
+    io->first_command = io->last_command = NULL;
+    io->command_bytes = 0;
+    io->awake = true;
+    io->stopping = io->closed;
+    pthread_mutex_unlock(&io->lock);
+    while (command != NULL) {
+        struct command *next = command->next;
+        run_command(io, command);
+        command_free(command);
+        command = next;
+    }
+}
