@@ -203,8 +203,7 @@ static bool make_loop(struct io_thread *io)
 static bool make_embedded(struct io_thread *io)
 {
     const struct io_config *config = &io->config;
-    if (!config->embedded || config->program == NULL || config->url == NULL ||
-        strncmp(config->url, "ipc://", 6) != 0)
+    if (config->program == NULL || config->url == NULL || strncmp(config->url, "ipc://", 6) != 0)
         return true;
     io->embedded = embedded_new(io, config->url + 6, config->program);
     return io->embedded != NULL;

@@ -14,9 +14,9 @@
  *
  * Fork: a child must not use the loop, the lists or the locks of its parent. io_thread.c registers
  * one pthread_atfork child handler: it closes the descriptors of the table, forgets the struct
- * (leaks it on purpose: nothing in it can be trusted) and bumps io_generation. Whoever keeps a
- * pointer to a client compares client_generation first; commands of an older generation are
- * refused.
+ * (leaks it on purpose: nothing in it can be trusted) and bumps io_generation. In the child all
+ * clients of the parent count as closed, commands to it are refused and io_thread_stop does
+ * nothing.
  */
 #include "mailbox.h"
 #include <stdbool.h>
