@@ -22,6 +22,7 @@ bool journal_prepare(struct journal *j, struct journal_header *mapping)
     j->head = atomic_load(&mapping->head);
     j->tail = atomic_load(&mapping->tail);
     j->offset = j->head % j->size;
+    j->lap = j->head - j->offset;
     j->last_id = 0;
     j->first_id = 1;
     j->slack = j->size / 64 < 65536 ? j->size / 64 : 65536;
@@ -78,8 +79,10 @@ static void move_head(struct journal *j, uint64_t size)
 {
     j->head += size;
     j->offset += size;
-    if (j->offset == j->size)
+    if (j->offset == j->size) {
         j->offset = 0;
+        j->lap = j->head;
+    }
     atomic_store_explicit(&j->header->head, j->head, memory_order_release);
 }
 

@@ -42,6 +42,8 @@ struct journal {
     uint64_t size;
     uint64_t head, tail; /* as in the header */
     uint64_t offset;     /* head modulo size */
+    uint64_t lap;        /* the largest multiple of size up to head: what lies before it in the ring
+                            is not before it in memory */
     uint64_t last_id;    /* newest, 0 before the first */
     uint64_t first_id;   /* oldest that is held; last_id + 1 when there is none */
     uint64_t slack;      /* the tail is moved on by this much more than needed */

@@ -175,7 +175,7 @@ bool session_append_run(struct session *s, uint64_t position, uint32_t size, uin
 {
     struct run *last = &s->runs[(s->run_start + s->run_count - 1) % RUNS_MAX];
     if (s->run_count > 0 && last->position + last->size == position &&
-        last->size + (uint64_t)size <= RUN_SIZE_MAX) {
+        position != s->server->journal.lap && last->size + (uint64_t)size <= RUN_SIZE_MAX) {
         last->size += size;
         last->records++;
     } else {

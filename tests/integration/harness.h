@@ -159,7 +159,7 @@ static inline void broker_log_has(const struct broker *b, const char *text)
             return;
         nanosleep(&(struct timespec){0, 5000000}, NULL);
     } while (now_ms() < until);
-    cr_fatal("the log has no \"%s\"; it is:\n%s", text, all);
+    cr_assert_fail("the log has no \"%s\"; it is:\n%s", text, all);
 }
 
 /* ---- a peer ---- */
