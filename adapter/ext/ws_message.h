@@ -63,6 +63,7 @@ struct ws_receiver {
     struct ws_deflate_terms terms;
     bool deflate;    /* terms hold */
     bool compressed; /* the message under way is */
+    bool inflating;  /* and some of its bytes came */
     bool in_frame;   /* between a frame's header and its last byte */
     bool fin;        /* of the frame under way */
     bool ended;      /* a close frame came or the peer failed: nothing more is read */
