@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-enum { LIST_MAX = 64 * 1024 * 1024 }; /* bytes of an ATTACH list */
+enum {
+    LIST_MAX = 64 * 1024 * 1024, /* bytes of an ATTACH list */
+    WEAK_MAX = 64, /* of one process, as the broker has it: what it would refuse is refused here */
+    STEP = 8       /* units of the table's postponed work after each change */
+};
 
 char HUB_DIRECT_AUTO, HUB_DIRECT_TEXT, HUB_DIRECT_BINARY;
 
@@ -39,10 +43,12 @@ struct hub *hub_new(struct io_thread *io)
     hash_index_init(&hub->blocks, hash_of_entry, hub);
     if (draw(seed, sizeof(seed)) && draw(&hub->seed, sizeof(hub->seed)))
         hub->table = subscriptions_new(seed);
-    if (hub->table)
-        return hub;
-    hub_free(hub);
-    return NULL;
+    if (!hub->table) {
+        hub_free(hub);
+        return NULL;
+    }
+    subscriptions_set_quota(hub->table, WEAK_MAX, WEAK_MAX);
+    return hub;
 }
 
 static void free_entry(uintptr_t ref, void *context)
@@ -53,11 +59,18 @@ static void free_entry(uintptr_t ref, void *context)
     free(entry);
 }
 
+/* The table is about to go: what its subscription of that block holds, and the entry. */
+static void leave_entry(uintptr_t ref, void *context)
+{
+    block_unref(((struct hub_block *)ref)->block);
+    free_entry(ref, context);
+}
+
 void hub_free(struct hub *hub)
 {
     if (!hub)
         return;
-    hash_index_each(&hub->blocks, free_entry, NULL);
+    hash_index_each(&hub->blocks, leave_entry, NULL);
     hash_index_release(&hub->blocks);
     if (hub->table)
         subscriptions_free(hub->table);
@@ -139,6 +152,7 @@ static void remove_one(struct hub *hub, struct subscription *s, bool withdrawn)
     if (s->key->count == 1)
         key_vanishes(hub, s->key);
     subscriptions_remove(hub->table, s);
+    subscriptions_step(hub->table, STEP);
     release_context(context, withdrawn);
 }
 
@@ -154,6 +168,7 @@ static enum status subscribe(struct hub *hub, const void *name, size_t length, b
                                                  context, &s, &created);
     if (status != STATUS_OK)
         return status;
+    subscriptions_step(hub->table, STEP);
     if (!created) {
         release_context(s->context, true);
         s->context = context;
