@@ -217,20 +217,21 @@ static void prepare_socket(int fd)
 }
 
 /*
- * Brokerd::Client.take(fd, protocol, head, received, env, handler, deflate): the connection is the
- * extension's from now on, whatever happens. deflate: nil, or the terms from Handshake.deflate.
- * nil when the client could not be made; the descriptor is then closed.
+ * Brokerd::Client.take(fd, protocol, head, received, env, handler, deflate): a client on a
+ * duplicate of that descriptor, which stays the caller's. deflate: nil, or the terms from
+ * Handshake.deflate. nil when it could not be made.
  */
 static VALUE client_take(int argc, VALUE *argv, VALUE class)
 {
     rb_check_arity(argc, 7, 7);
-    int fd = NUM2INT(argv[0]);
+    int from = NUM2INT(argv[0]);
     VALUE head = rb_str_to_str(argv[2]), received = rb_str_to_str(argv[3]);
     struct io_thread *io = runtime_io();
-    if (!io) {
-        close(fd);
+    if (!io)
         return Qnil;
-    }
+    int fd = fcntl(from, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        rb_sys_fail("fcntl(F_DUPFD_CLOEXEC)");
     prepare_socket(fd);
     struct rb_client *c;
     VALUE self = TypedData_Make_Struct(class, struct rb_client, &client_type, c);

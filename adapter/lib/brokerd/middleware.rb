@@ -66,11 +66,14 @@ module Brokerd
       deflate, terms = negotiate(env, kind, config)
       head = ResponseHead.build(env, kind, headers, deflate)
       kept = KeptEnv.of(env, config.env)
-      connection = Takeover.call(env)
-      return [500, {}, []] unless connection
+      client = Takeover.call(env) { |fd, received| Client.take(fd, kind, head, received, kept, handler, terms) }
+      [status(client, kind), {}, []]
+    end
 
-      Client.take(connection.fd, kind, head, connection.received, kept, handler, terms)
-      [kind == :websocket ? 101 : 200, {}, []]
+    def status(client, kind)
+      return 503 unless client
+
+      kind == :websocket ? 101 : 200
     end
 
     def negotiate(env, kind, config)

@@ -1,19 +1,15 @@
 # frozen_string_literal: true
 
-require "fcntl"
 require "socket"
 
 module Brokerd
   # @api private
-  # Takes a connection out of the server's hands: full hijack, the bytes that the server had already read
-  # behind the request, and a descriptor of our own.
+  # Takes a connection out of the server's hands: full hijack, and the bytes that the server had already
+  # read behind the request. The extension serves a duplicate of the descriptor.
   #
   # The Ruby IO is put aside and closed later from another thread. Closing it inside the application would
-  # leave an event-driven server's reactor with a registration that fires for ever on our duplicate.
+  # leave an event-driven server's reactor with a registration that fires for ever on the duplicate.
   module Takeover
-    # The connection as the extension wants it: a descriptor that is ours, and bytes received early.
-    Connection = Struct.new(:fd, :received)
-
     class << self
       # Can this request's connection be taken over? Says why not, once for each reason.
       def possible?(env)
@@ -24,15 +20,20 @@ module Brokerd
         false
       end
 
-      # @return [Connection, nil] nil when the connection is gone or cannot be taken; the reason is logged
+      # @yieldparam fd [Integer] the connection, valid during the block
+      # @yieldparam received [String] bytes behind the request
+      # @return [Object, nil] the block's result; nil when the connection is gone or cannot be taken, which
+      #   is logged
       def call(env)
         io, received = hijack(env)
         socket = real_socket(io)
         return refuse(io) unless socket
 
-        fd = socket.fcntl(Fcntl::F_DUPFD_CLOEXEC, 0)
-        Aside.put(io)
-        Connection.new(fd, received)
+        begin
+          yield socket.fileno, received
+        ensure
+          Aside.put(io)
+        end
       rescue IOError, SystemCallError => e
         Brokerd.logger.info("brokerd") { "a connection was gone before its upgrade: #{e.message}" }
         nil
