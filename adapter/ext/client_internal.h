@@ -71,12 +71,13 @@ struct client {
     uint16_t timeout;     /* atomic: seconds of silence before a ping */
     uint16_t close_later; /* atomic: code of a close whose command could not be posted */
     struct ws_deflate_terms terms;
+    bool is_websocket; /* else SSE. These two never change and are read by any thread, so they share
+                        */
+    bool deflate;      /* no memory with the flags below. It: terms hold */
     uint8_t state;
     uint8_t closed;        /* atomic: what client_is_open tells the embedding */
     uint8_t wants_drained; /* atomic */
     uint8_t interest;      /* EV_READ and EV_WRITE as registered */
-    bool is_websocket : 1; /* else SSE */
-    bool deflate : 1;      /* terms hold */
     bool is_dirty : 1;
     bool blocked : 1;        /* the socket is full: wait for EV_WRITE */
     bool paused : 1;         /* not read, since the mailbox or the queue is too full */

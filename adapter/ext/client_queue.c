@@ -50,7 +50,7 @@ bool client_push(struct client *c, struct frame *frame, bool counts)
         frame_unref(frame);
         return false;
     }
-    if (c->ring_count == 0)
+    if (c->ring_count == 0 && c->state != CLIENT_NEW) /* new: not on the I/O thread */
         c->progress_at = (uint32_t)c->io->now_ms;
     c->ring[(c->ring_head + c->ring_count) & (c->ring_capacity - 1)] = (uintptr_t)frame | counts;
     c->ring_count++;
