@@ -8,8 +8,8 @@
  *
  * An idle receiver owns no memory but the struct itself (and, if the peer may keep its compression
  * context, its inflater). A message that lies whole in one portion is delivered from where it lies;
- * one that comes in pieces is gathered in a buffer that never exceeds max_message and grows only as
- * bytes arrive.
+ * one that comes in pieces is gathered in a buffer that never holds more than max_message bytes
+ * and grows only as they arrive.
  *
  * One thread at a time.
  */
