@@ -73,7 +73,6 @@ static void add_runs(struct batch *b, struct session *s)
             return;
         add_bytes(b, journal_at(&s->server->journal, run->position), run->size, run->records);
         s->queued_bytes -= run->size;
-        s->queued_records -= run->records;
         s->server->counters.delivered += run->records;
         s->run_start = (s->run_start + 1) % RUNS_MAX;
         s->run_count--;

@@ -48,8 +48,11 @@ static bool look(struct session *s, struct question *q)
         if (record[4] != WIRE_FILLER) {
             uint64_t id = get_u64le(record + 8);
             s->server->counters.scanned++;
-            if (wants(q, record) && !session_append_run(s, s->scan, size, id))
-                return false;
+            if (wants(q, record)) {
+                if (!session_append_run(s, s->scan, size, id))
+                    return false;
+                s->server->counters.queued++;
+            }
             s->scanned = id;
         }
         s->scan += size;

@@ -1,7 +1,9 @@
 #include "journal.h"
 
 #include "bytes.h"
+#include "crc32c.h"
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 
@@ -57,21 +59,43 @@ void journal_index_note(struct journal *j, uint64_t id, uint64_t position)
         j->index[id / JOURNAL_INDEX_STEP % j->index_size] = position;
 }
 
+/* The first indexed record at or behind `wanted`, if it is not far behind: so the tail can be moved
+ * on without a look at the old records, which are cold. */
+static bool jump(struct journal *j, uint64_t wanted)
+{
+    uint64_t id = j->first_id + JOURNAL_INDEX_STEP - j->first_id % JOURNAL_INDEX_STEP;
+    for (; id <= j->last_id; id += JOURNAL_INDEX_STEP) {
+        uint64_t position = j->index[id / JOURNAL_INDEX_STEP % j->index_size];
+        if (position > wanted + j->slack)
+            return false;
+        if (position < wanted)
+            continue;
+        j->tail = position;
+        j->first_id = id;
+        return true;
+    }
+    return false;
+}
+
+static void walk(struct journal *j, uint64_t wanted)
+{
+    while (j->tail < wanted && j->tail < j->head) {
+        const uint8_t *record = journal_at(j, j->tail);
+        if (record[4] != WIRE_FILLER)
+            j->first_id++;
+        j->tail += size_align8(get_u32le(record));
+    }
+}
+
 /* The tail leaves the records that `size` bytes at the head will overwrite. */
 static void make_room(struct journal *j, uint64_t size)
 {
     if (j->head + size - j->tail <= j->size)
         return;
     uint64_t wanted = j->head + size + j->slack - j->size;
-    uint64_t tail = j->tail;
-    while (tail < wanted && tail < j->head) {
-        const uint8_t *record = journal_at(j, tail);
-        if (record[4] != WIRE_FILLER)
-            j->first_id++;
-        tail += size_align8(get_u32le(record));
-    }
-    j->tail = tail;
-    atomic_store_explicit(&j->header->tail, tail, memory_order_release);
+    if (!jump(j, wanted))
+        walk(j, wanted);
+    atomic_store_explicit(&j->header->tail, j->tail, memory_order_release);
     atomic_signal_fence(memory_order_seq_cst); /* before a byte there is overwritten */
 }
 
@@ -86,7 +110,8 @@ static void move_head(struct journal *j, uint64_t size)
     atomic_store_explicit(&j->header->head, j->head, memory_order_release);
 }
 
-uint8_t *journal_reserve(struct journal *j, uint32_t size, uint64_t *position)
+/* Where the next record of that size goes. */
+static uint8_t *reserve(struct journal *j, uint32_t size)
 {
     uint64_t rest = j->size - j->offset;
     if (size > rest) {
@@ -97,14 +122,39 @@ uint8_t *journal_reserve(struct journal *j, uint32_t size, uint64_t *position)
         move_head(j, rest);
     }
     make_room(j, size);
-    *position = j->head;
     return j->ring + j->offset;
 }
 
-void journal_commit(struct journal *j, uint32_t size)
+/*
+ * The header is changed in registers and the checksum taken from the source: loads that follow
+ * narrower stores to the same place would stall, once for each message.
+ */
+static void copy_stamped(uint8_t *out, const uint8_t *publish, uint32_t size, uint64_t id,
+                         uint32_t engine)
 {
-    journal_index_note(j, ++j->last_id, j->head);
+    enum { WORDS = WIRE_RECORD_SIZE / 8 };
+    const uint64_t kept = 0xffff0000ffffffff; /* size and channel length of the first word */
+    uint64_t header[WORDS];
+    memcpy(header, publish, sizeof(header));
+    header[0] = (header[0] & (kept | (uint64_t)WIRE_BINARY << 40)) | (uint64_t)WIRE_MESSAGE << 32;
+    header[1] = id;
+    header[4] = (uint64_t)engine << 32;
+    uint32_t checksum = crc32c(0, header, sizeof(header));
+    checksum =
+        crc32c(checksum, publish + sizeof(header), (uint32_t)header[0] - (uint32_t)sizeof(header));
+    header[4] |= checksum;
+    memcpy(out, header, sizeof(header));
+    memcpy(out + sizeof(header), publish + sizeof(header), size - sizeof(header));
+}
+
+uint64_t journal_append(struct journal *j, const uint8_t *publish, uint32_t size, uint32_t engine)
+{
+    uint8_t *out = reserve(j, size);
+    uint64_t position = j->head;
+    copy_stamped(out, publish, size, ++j->last_id, engine);
+    journal_index_note(j, j->last_id, position);
     move_head(j, size);
+    return position;
 }
 
 uint64_t journal_find(const struct journal *j, uint64_t id)

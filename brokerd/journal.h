@@ -68,14 +68,11 @@ bool journal_open_file(struct journal *j, const char *path, uint64_t size, struc
 void journal_close(struct journal *j);
 
 /*
- * Room for one record of size bytes (a multiple of 8, at most record_max) at the head. Returns
- * where to write it and sets *position. The tail moves past what will be overwritten before
- * anything is.
+ * Takes one encoded PUBLISH of size bytes (with padding, at most record_max) in: it is copied to
+ * the head as a MESSAGE with the next id, the engine it came from, and its checksum. Its id is
+ * last_id then. The tail moves past what is overwritten before anything is. Returns its position.
  */
-uint8_t *journal_reserve(struct journal *j, uint32_t size, uint64_t *position);
-
-/* The record written there is part of the journal now: its id is last_id. */
-void journal_commit(struct journal *j, uint32_t size);
+uint64_t journal_append(struct journal *j, const uint8_t *publish, uint32_t size, uint32_t engine);
 
 /* The bytes at a position that is in [tail, head). */
 static inline uint8_t *journal_at(const struct journal *j, uint64_t position)

@@ -7,43 +7,54 @@
 /* One SUBMIT on its way into the journal and to the sessions. */
 struct delivery {
     struct server *server;
-    uint64_t position, id; /* of the record that is matched */
-    uint32_t size;
-    uint32_t engine;   /* that publishes; 0 none */
-    uint32_t sessions; /* reached by this SUBMIT */
+    uint32_t engine;        /* that publishes; 0 none */
+    uint32_t sessions;      /* reached by this SUBMIT */
+    const uint8_t *channel; /* that server->matched is of; NULL none yet */
+    uint16_t channel_length;
 };
 
-static void deliver(struct subscription *subscription, void *context)
+/* A session that wants the channel, once, however many of its subscriptions match. */
+static void note_match(struct subscription *subscription, void *context)
 {
     struct delivery *d = context;
     struct session *s = subscription->context;
-    if (s == NULL || s->last_match == d->id) /* interest that lingers; a second subscription */
+    if (s == NULL || s->match_serial == d->server->match_serial) /* NULL: interest that lingers */
         return;
-    s->last_match = d->id;
+    s->match_serial = d->server->match_serial;
     if (s->engine_hash != 0 && s->engine_hash == d->engine)
         return;
     if (s->submit_serial != d->server->submit_serial) {
         s->submit_serial = d->server->submit_serial;
         d->sessions++;
     }
-    if (s->mode == SESSION_LIVE)
-        session_queue(s, d->position, d->size, d->id);
+    d->server->matched[d->server->matched_count++] = s;
+}
+
+/* Neighbours in a SUBMIT often go to the same channel: then the sessions are known already. */
+static void match(struct delivery *d, const uint8_t *channel, uint16_t length)
+{
+    if (d->channel != NULL && d->channel_length == length &&
+        memcmp(d->channel, channel, length) == 0)
+        return;
+    d->channel = channel;
+    d->channel_length = length;
+    d->server->match_serial++;
+    d->server->matched_count = 0;
+    subscriptions_match(d->server->subscriptions, channel, length, note_match, d);
 }
 
 static void publish(struct delivery *d, const uint8_t *record, uint32_t size)
 {
-    struct journal *j = &d->server->journal;
-    uint8_t *copy = journal_reserve(j, size, &d->position);
-    memcpy(copy, record, size);
-    copy[5] &= WIRE_BINARY;
-    d->size = size;
-    d->id = j->last_id + 1;
-    wire_record_stamp(copy, d->id, d->engine);
-    journal_commit(j, size);
-    d->server->counters.published++;
-    d->server->counters.published_bytes += size;
-    subscriptions_match(d->server->subscriptions, copy + WIRE_RECORD_SIZE, get_u16le(copy + 6),
-                        deliver, d);
+    struct server *server = d->server;
+    uint64_t position = journal_append(&server->journal, record, size, d->engine);
+    uint64_t id = server->journal.last_id;
+    match(d, record + WIRE_RECORD_SIZE, get_u16le(record + 6));
+    for (size_t i = 0; i < server->matched_count; i++)
+        if (server->matched[i]->mode == SESSION_LIVE)
+            session_queue(server->matched[i], position, size, id);
+    server->counters.published++;
+    server->counters.published_bytes += size;
+    server->counters.queued += server->matched_count;
 }
 
 /* Refuses the whole SUBMIT before anything of it is taken. */
@@ -106,7 +117,9 @@ void publish_handle(const struct request *r)
             server->counters.duplicates++;
         record += size;
     }
-    if (end - 1 > known)
-        origins_note(server->origins, origin, end - 1, d.id, r->session != NULL);
-    request_answer(r, STATUS_OK, 0, d.id != 0 ? d.id : known_id, d.sessions);
+    if (end - 1 > known) {
+        known_id = server->journal.last_id;
+        origins_note(server->origins, origin, end - 1, known_id, r->session != NULL);
+    }
+    request_answer(r, STATUS_OK, 0, known_id, d.sessions);
 }

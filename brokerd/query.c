@@ -78,7 +78,7 @@ static void session_row(struct table *t, const struct session *s)
     row(t, "%016llx\t%s\t%s\t%u\t%llu\t%s\t%u\t%llu\t%llu\t%llu\t%u\t%s\n",
         (unsigned long long)s->id, s->engine != NULL ? "engine" : "member", s->name, s->pid,
         (unsigned long long)s->generation, mode_text(s), s->subscriber.count,
-        (unsigned long long)s->queued_records, (unsigned long long)s->told,
+        (unsigned long long)session_queued(s), (unsigned long long)s->told,
         (unsigned long long)(head - s->told), s->credit_count, s->connection->peer);
 }
 

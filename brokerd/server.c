@@ -311,6 +311,7 @@ static void close_all(struct server *server)
         subscriptions_free(server->subscriptions);
     origins_free(server->origins);
     free(server->sessions.buckets);
+    free(server->matched);
     free(server->read_buffer);
     free(server->iov);
     free(server->scratch);

@@ -26,7 +26,7 @@
 #include <sys/uio.h>
 
 enum {
-    READ_SIZE = 256 * 1024,     /* bytes asked for in one read */
+    READ_SIZE = 1024 * 1024,    /* bytes asked for in one read */
     REPLIES_MAX = 1024 * 1024,  /* replies that a peer has not read: closed past it */
     TEXT_MAX = 4 * 1024 * 1024, /* the text of one QUERY reply: cut past it */
     OUTSTANDING_MAX = 64,       /* parked requests of a connection: closed past it */
@@ -89,9 +89,12 @@ struct server {
     struct connection_list connections, dirty_connections, doomed;
     size_t connection_count, connection_max;
     struct session_list dirty_sessions, catching_up;
-    uint8_t *read_buffer;   /* READ_SIZE, lent to one read at a time */
-    struct iovec *iov;      /* IOV_COUNT, lent to one write at a time */
-    uint8_t *scratch;       /* small records of one batch, copied together */
+    uint8_t *read_buffer;     /* READ_SIZE, lent to one read at a time */
+    struct iovec *iov;        /* IOV_COUNT, lent to one write at a time */
+    uint8_t *scratch;         /* small records of one batch, copied together */
+    struct session **matched; /* room for all sessions: those that want the channel at hand */
+    size_t matched_count, matched_room;
+    uint64_t match_serial;  /* of the look-up that filled it */
     uint64_t submit_serial; /* of the SUBMIT being executed, to count its sessions once */
     uint32_t request_max;   /* bytes of a request's SP body */
     struct event *tick, *on_sigterm, *on_sigint;

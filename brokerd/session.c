@@ -47,10 +47,24 @@ static bool table_grow(struct session_table *table)
     return true;
 }
 
+/* Publishing must not run out of room for the sessions that it finds. */
+static bool make_match_room(struct server *server)
+{
+    if (server->sessions.count < server->matched_room)
+        return true;
+    size_t room = server->matched_room == 0 ? 64 : server->matched_room * 2;
+    struct session **matched = realloc(server->matched, room * sizeof(*matched));
+    if (matched == NULL)
+        return false;
+    server->matched = matched;
+    server->matched_room = room;
+    return true;
+}
+
 struct session *session_new(struct server *server, uint64_t id, struct connection *connection)
 {
     struct session_table *table = &server->sessions;
-    if (table->count >= table->bucket_count && !table_grow(table))
+    if ((table->count >= table->bucket_count && !table_grow(table)) || !make_match_room(server))
         return NULL;
     struct session *s = calloc(1, sizeof(*s));
     if (s == NULL || (s->runs = malloc(RUNS_MAX * sizeof(*s->runs))) == NULL) {
@@ -115,7 +129,7 @@ void session_move(struct session *s, struct connection *connection)
 static void clear_queue(struct session *s)
 {
     s->run_start = s->run_count = 0;
-    s->queued_bytes = s->queued_records = 0;
+    s->queued_bytes = 0;
 }
 
 void session_begin(struct session *s)
@@ -190,8 +204,6 @@ bool session_append_run(struct session *s, uint64_t position, uint32_t size, uin
             (struct run){.position = position, .size = size, .records = 1};
     }
     s->queued_bytes += size;
-    s->queued_records++;
-    s->server->counters.queued++;
     return true;
 }
 
@@ -248,6 +260,14 @@ static const struct credit *take_credit(struct session *s)
     s->credit_count--;
     s->connection->parked--;
     return credit;
+}
+
+uint64_t session_queued(const struct session *s)
+{
+    uint64_t records = 0;
+    for (uint32_t i = 0; i < s->run_count; i++)
+        records += s->runs[(s->run_start + i) % RUNS_MAX].records;
+    return records;
 }
 
 uint64_t session_position(const struct session *s)

@@ -68,16 +68,16 @@ struct session {
 
     uint64_t
         told; /* the position in the last FETCH reply: what the client has, once it handled it */
-    uint64_t settled;       /* up to here nothing is missing: it was sent or did not match */
-    uint64_t last_match;    /* id of the last message that matched, so that it is queued once */
-    uint64_t submit_serial; /* the last SUBMIT that reached it */
-    uint64_t scan;          /* catch-up: position of the next record to look at */
-    uint64_t scanned;       /* catch-up: id of the last one that was looked at */
+    uint64_t settled;             /* up to here nothing is missing: it was sent or did not match */
+    uint64_t match_serial;        /* the last look-up that found it, so that it is queued once */
+    uint64_t submit_serial;       /* the last SUBMIT that reached it */
+    uint64_t scan;                /* catch-up: position of the next record to look at */
+    uint64_t scanned;             /* catch-up: id of the last one that was looked at */
     uint64_t gap_first, gap_last; /* a GAP not told yet; 0, 0: none */
 
     struct run *runs; /* RUNS_MAX, a ring */
     uint32_t run_start, run_count;
-    uint64_t queued_bytes, queued_records;
+    uint64_t queued_bytes;
 
     struct credit credits[CREDITS_MAX]; /* a ring */
     uint32_t credit_start, credit_count;
@@ -139,6 +139,9 @@ void session_answer_empty(struct session *s, unsigned status);
 
 /* Heartbeats of credits that were parked too long. */
 void session_tick(struct session *s);
+
+/* Messages in its queue. */
+uint64_t session_queued(const struct session *s);
 
 /* The position to put into a FETCH reply now. */
 uint64_t session_position(const struct session *s);
