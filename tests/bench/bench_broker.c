@@ -406,17 +406,16 @@ static void subscriber(unsigned number, bool timed)
     fetch(&l, OUTSTANDING);
     board->ready++;
     uint64_t last = 0;
-    for (;;) {
-        unsigned used = 0;
-        do {
-            struct wire_reply reply;
-            size_t length;
-            const uint8_t *records = next_reply(&l, &reply, &length);
-            take_records(records, length, &last, timed);
-            board->subscriber[number].received += reply.records;
-            used++;
-        } while (used < OUTSTANDING && has_complete_reply(&l));
-        fetch(&l, used);
+    for (unsigned used = 0;;) {
+        struct wire_reply reply;
+        size_t length;
+        const uint8_t *records = next_reply(&l, &reply, &length);
+        take_records(records, length, &last, timed);
+        board->subscriber[number].received += reply.records;
+        if (++used >= OUTSTANDING / 2 && !has_complete_reply(&l)) { /* as the adapter's link does */
+            fetch(&l, used);
+            used = 0;
+        }
     }
 }
 
@@ -519,7 +518,7 @@ static uint64_t received(void)
     return sum;
 }
 
-static void report(double elapsed, uint64_t published, uint64_t delivered, double cpu)
+static void report(double elapsed, uint64_t published, uint64_t delivered, double cpu, long peak)
 {
     uint32_t samples = board->samples < SAMPLES_MAX ? board->samples : SAMPLES_MAX;
     qsort(board->sample, samples, sizeof(uint32_t), compare);
@@ -536,7 +535,7 @@ static void report(double elapsed, uint64_t published, uint64_t delivered, doubl
                   "p50 %.1f p90 %.1f p99 %.1f p99.9 %.1f max %.1f; gaps %llu\n"};
     printf(formats[opt.json], opt.mode, opt.tcp ? "tcp" : "ipc", opt.size, opt.publishers,
            opt.subscribers, opt.channels, elapsed, (double)published / elapsed,
-           (double)delivered / elapsed, per_million, broker_rss_kib(), samples, percentile(0.5),
+           (double)delivered / elapsed, per_million, peak, samples, percentile(0.5),
            percentile(0.9), percentile(0.99), percentile(0.999), percentile(1),
            (unsigned long long)board->gaps);
 }
@@ -569,12 +568,12 @@ static int run(void)
     published = board->published - published;
     delivered = received() - delivered;
     double elapsed = (double)(now_ns() - start) / 1e9;
-    board->stop = true;
-    report(elapsed, published, delivered, cpu);
+    long peak = broker_rss_kib();
     for (unsigned i = 0; i < worker_count; i++) {
         kill(workers[i], SIGKILL);
         waitpid(workers[i], NULL, 0);
     }
+    report(elapsed, published, delivered, cpu, peak);
     stop_broker();
     return board->gaps == 0 ? 0 : 1;
 }
