@@ -50,7 +50,7 @@ uint8_t *buffer_reserve(struct buffer *b, size_t size)
     /* Moving within the same memory only when at least as much was consumed as is moved keeps the
      * cost per byte constant, also for a queue that stays nearly full. */
     capacity = b->capacity;
-    if (wanted > capacity || b->start < length) {
+    if (b->bytes == NULL || wanted > capacity || b->start < length) {
         capacity = capacity < BUFFER_SMALLEST ? BUFFER_SMALLEST : capacity;
         while (capacity < wanted || (b->start < length && capacity < 2 * length))
             capacity = capacity > SIZE_MAX / 4 ? wanted : capacity * 2;

@@ -15,7 +15,7 @@ struct buffer {
     size_t start;    /* first byte not consumed */
     size_t end;      /* one past the last byte */
     size_t capacity; /* bytes allocated */
-    size_t limit;    /* buffer_length never exceeds this */
+    size_t limit;    /* buffer_length never exceeds this (capacity may, by half of itself) */
 };
 
 /* Makes *b an empty buffer that may hold up to limit bytes. Allocates nothing, cannot fail. */

@@ -58,6 +58,13 @@ void pattern_index_remove(struct pattern_index *index, struct pattern *pattern)
     index->list[pattern->slot] = last;
     last->slot = pattern->slot;
     index->weak -= pattern->weak;
+    if (index->room > 8 && index->count < index->room / 4) {
+        struct pattern **list = realloc(index->list, index->room / 2 * sizeof(*list));
+        if (list != NULL) {
+            index->list = list;
+            index->room /= 2;
+        }
+    }
 }
 
 void pattern_index_match(struct pattern_index *index, const uint8_t *channel, size_t length,

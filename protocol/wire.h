@@ -29,35 +29,33 @@ enum {
 
 enum wire_operation {
     WIRE_ATTACH = 1, /* start or resume a session: attach block, then SUBSCRIBE records */
-    WIRE_DETACH = 2, /* end a session (its own, or with a SUBSCRIBE-less record naming an engine) */
-    WIRE_RESET = 3,  /* tell an engine all interest again */
+    WIRE_DETACH = 2, /* end a session: its own, or the engine that its one record names */
+    WIRE_RESET = 3,  /* tell an engine all interest again; which one as for DETACH */
     WIRE_SUBMIT = 4, /* records going up: publishes or subscriptions, never both */
     WIRE_FETCH = 5,  /* a credit: answered with one batch of records going down */
     WIRE_QUERY = 6   /* what brokerctl shows; the topic stands in flags */
 };
 
-enum wire_request_flag {                  /* of ATTACH */
-                         WIRE_SIMPLE = 1, /* a plain req0: one FETCH and one SUBMIT outstanding,
-                                             FETCH has a position */
-                         WIRE_MORE = 2,   /* more parts of the subscription list follow */
-                         WIRE_ENGINE = 4  /* the role is engine, else member */
+/* Of ATTACH. */
+enum wire_request_flag {
+    WIRE_SIMPLE = 1, /* a plain req0: one FETCH and one SUBMIT outstanding, FETCH has a position */
+    WIRE_MORE = 2,   /* more parts of the subscription list follow */
+    WIRE_ENGINE = 4  /* the role is engine, else member */
 };
 
-enum wire_topic { /* flags of QUERY; the reply's body is text: a header line, then rows,
-                     tab-separated */
-                  WIRE_PING = 0,
-                  WIRE_STATS = 1,
-                  WIRE_SESSIONS = 2,
-                  WIRE_CHANNELS =
-                      3, /* an optional SUBSCRIBE record with a pattern filters the names */
-                  WIRE_ENGINES = 4
+/* The flags of QUERY. The reply's body is text: a header line, then rows, tab-separated. */
+enum wire_topic {
+    WIRE_PING = 0,
+    WIRE_STATS = 1,
+    WIRE_SESSIONS = 2,
+    WIRE_CHANNELS = 3, /* an optional SUBSCRIBE record with a pattern filters the names */
+    WIRE_ENGINES = 4
 };
 
-enum wire_reply_flag {                     /* of ATTACH's reply */
-                       WIRE_NEW_EPOCH = 1, /* the epoch or position that the process named is not of
-                                              this journal */
-                       WIRE_UNSURE = 2 /* the fate of what was sent and not answered cannot be known
-                                          any more */
+/* Of ATTACH's reply. */
+enum wire_reply_flag {
+    WIRE_NEW_EPOCH = 1, /* the epoch or position that the process named is not of this journal */
+    WIRE_UNSURE = 2     /* the fate of what was sent and not answered cannot be known any more */
 };
 
 enum wire_record_type {
