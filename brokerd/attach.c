@@ -1,3 +1,4 @@
+#include "authenticate.h"
 #include "requests.h"
 #include "server.h"
 #include <string.h>
@@ -62,8 +63,23 @@ static bool is_unsure(const struct server *server, const struct wire_attach *att
            origins_forgotten(server->origins) > attach->unanswered;
 }
 
+/* OK, with the block that tells the limit and, to who gave a proof, the broker's own. false: the
+ * connection is gone. */
+static bool answer_granted(const struct request *r, const struct proof *proof, unsigned flags,
+                           uint64_t known)
+{
+    struct wire_attach_reply block = {.record_max = r->server->journal.record_max,
+                                      .proof = proof->bytes,
+                                      .proof_length = proof->length};
+    uint8_t *out = request_answer_block(r, STATUS_OK, flags, known, wire_attach_reply_size(&block));
+    if (out != NULL)
+        wire_attach_reply_encode(out, &block);
+    return out != NULL;
+}
+
 /* The list is complete: delivery starts. */
-static void grant(const struct request *r, struct session *s, const struct wire_attach *attach)
+static void grant(const struct request *r, struct session *s, const struct wire_attach *attach,
+                  const struct proof *proof)
 {
     struct server *server = r->server;
     uint64_t last_id = server->journal.last_id, known_id;
@@ -75,12 +91,8 @@ static void grant(const struct request *r, struct session *s, const struct wire_
         origins_note(server->origins, attach->origin, known, known_id, true);
     if (is_unsure(server, attach, known))
         flags |= WIRE_UNSURE;
-    struct wire_attach_reply block = {.record_max = server->journal.record_max};
-    size_t size = wire_attach_reply_size(&block);
-    uint8_t *out = request_answer_block(r, STATUS_OK, flags, known, size);
-    if (out == NULL)
+    if (!answer_granted(r, proof, flags, known))
         return;
-    wire_attach_reply_encode(out, &block);
     if (s->mode == SESSION_ATTACHING) {
         session_seek(s, ours ? r->header.position : last_id);
         server->counters.attached++;
@@ -102,6 +114,9 @@ void attach_handle(const struct request *r)
         connection_close_after_replies(r->connection, CLOSE_REQUEST);
         return;
     }
+    struct proof proof;
+    if (!authenticate(r, &attach, &proof))
+        return;
     struct session *s = open_session(r, &attach);
     if (s == NULL)
         return;
@@ -111,12 +126,15 @@ void attach_handle(const struct request *r)
         status = engine_attach(s);
     if (status == STATUS_OK)
         status = subscribe_records(s, r->body + used, r->length - used, r->header.records, &done);
-    if (status == STATUS_OK && (r->header.flags & WIRE_MORE) == 0) {
-        grant(r, s, &attach);
+    if (status == STATUS_OK) {
+        if ((r->header.flags & WIRE_MORE) != 0)
+            answer_granted(r, &proof, 0, 0);
+        else
+            grant(r, s, &attach, &proof);
         return;
     }
-    request_answer(r, status, 0, done, 0);
-    if (status != STATUS_OK && s->mode == SESSION_ATTACHING)
+    request_answer(r, status, 0, done, done);
+    if (s->mode == SESSION_ATTACHING)
         session_free(s, true);
     if (status == STATUS_MALFORMED)
         connection_close_after_replies(r->connection, CLOSE_REQUEST);

@@ -219,6 +219,14 @@ static void on_writable(evutil_socket_t fd, short what, void *context)
     connection_flush(context);
 }
 
+/* The longest SP message that is taken; who has not shown the secret may only ATTACH. */
+static uint64_t longest(const struct connection *c)
+{
+    if (c->server->secret != NULL && !c->challenge.passed)
+        return WIRE_ATTACH_PART_SIZE + 4096;
+    return c->server->request_max;
+}
+
 static size_t consume_hello(struct connection *c, const uint8_t *bytes, size_t length)
 {
     enum status status = sp_hello_check(bytes, length, SP_REQ);
@@ -238,8 +246,8 @@ static size_t consume(struct connection *c, const uint8_t *bytes, size_t length)
         used = consume_hello(c, bytes, length);
     while (c->state == CONNECTION_OPEN) {
         uint64_t body;
-        enum status status = sp_prefix_decode(bytes + used, length - used, c->transport,
-                                              c->server->request_max, &body);
+        enum status status =
+            sp_prefix_decode(bytes + used, length - used, c->transport, longest(c), &body);
         if (status == STATUS_MALFORMED)
             connection_close(c, CLOSE_PREFIX, NULL);
         else if (status == STATUS_TOO_LARGE)
@@ -257,8 +265,8 @@ static size_t missing(const struct connection *c)
 {
     uint64_t body;
     if (c->state != CONNECTION_OPEN ||
-        sp_prefix_decode(buffer_bytes(&c->in), buffer_length(&c->in), c->transport,
-                         c->server->request_max, &body) != STATUS_OK)
+        sp_prefix_decode(buffer_bytes(&c->in), buffer_length(&c->in), c->transport, longest(c),
+                         &body) != STATUS_OK)
         return 1;
     return sp_prefix_size(c->transport) + (size_t)body - buffer_length(&c->in);
 }

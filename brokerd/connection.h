@@ -6,6 +6,7 @@
  * the one place that closes. Bytes pass through connection_receive and connection_transmit
  * (connection.c), one function each way.
  */
+#include "authenticate.h"
 #include "buffer.h"
 #include "session.h"
 #include "sp.h"
@@ -37,6 +38,7 @@ struct listener;
     X(CLOSE_SILENT, "silent for 15 s", true)                                                       \
     X(CLOSE_STUCK, "it did not read its last replies within 5 s", true)                            \
     X(CLOSE_ENGINE, "the engine does not fetch what it is told", true)                             \
+    X(CLOSE_DENIED, "authentication failed", true)                                                 \
     X(CLOSE_MEMORY, "out of memory", true)
 
 enum close_reason {
@@ -72,8 +74,9 @@ struct connection {
     struct buffer out;     /* replies, behind the rest of a batch */
     size_t batch_rest;     /* bytes of that rest: it does not count as unread replies */
     int64_t opened, heard; /* ms */
-    int64_t last_since;    /* since when it is CONNECTION_LAST */
-    char peer[80];         /* for log lines */
+    struct challenge challenge;
+    int64_t last_since; /* since when it is CONNECTION_LAST */
+    char peer[80];      /* for log lines */
 };
 
 /* Takes the accepted descriptor (closed on failure) and sends the hello. */

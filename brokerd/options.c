@@ -16,6 +16,7 @@ enum { /* long options without a letter */
        OPTION_JOURNAL_SIZE,
        OPTION_NO_JOURNAL,
        OPTION_MAX_MESSAGE,
+       OPTION_SECRET_FILE,
        OPTION_INSECURE,
        OPTION_LOG_LEVEL,
        OPTION_ADMIN,
@@ -29,6 +30,7 @@ static const struct option options[] = {
     {"journal-size", required_argument, NULL, OPTION_JOURNAL_SIZE},
     {"no-journal", no_argument, NULL, OPTION_NO_JOURNAL},
     {"max-message", required_argument, NULL, OPTION_MAX_MESSAGE},
+    {"secret-file", required_argument, NULL, OPTION_SECRET_FILE},
     {"insecure", no_argument, NULL, OPTION_INSECURE},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
     {"admin", required_argument, NULL, OPTION_ADMIN},
@@ -51,6 +53,7 @@ static const char help[] =
     "      --no-journal       keep the messages in memory only: a restart forgets them\n"
     "      --max-message N    the largest payload that is taken (default 8M)\n"
     "      --admin HOST:PORT  serve /healthz and /metrics by HTTP there\n"
+    "      --secret-file PATH clients must prove that they know what this file holds\n"
     "      --insecure         allow to listen beyond the loopback addresses without a secret\n"
     "      --log-level LEVEL  error, warn, info (default) or debug\n"
     "      --ready-fd N       write one byte to descriptor N once all sockets listen\n"
@@ -152,6 +155,9 @@ static bool take(struct options *o, int option, const char *text)
         return true;
     case OPTION_MAX_MESSAGE:
         return take_max_message(o, text);
+    case OPTION_SECRET_FILE:
+        o->secret_file = text;
+        return *text != 0 || wrong("--secret-file: the path is empty");
     case OPTION_INSECURE:
         o->insecure = true;
         return true;
@@ -186,10 +192,11 @@ static bool check(const struct options *o)
     if (o->no_journal && o->journal != NULL)
         return wrong("--journal and --no-journal exclude each other");
     for (unsigned i = 0; i < o->listen_count; i++)
-        if (o->listen[i].transport == SP_TCP && !o->insecure && !listen_is_loopback(&o->listen[i]))
+        if (o->listen[i].transport == SP_TCP && !o->insecure && o->secret_file == NULL &&
+            !listen_is_loopback(&o->listen[i]))
             return wrong("--listen tcp://%s:%s reaches beyond this machine and there is no "
-                         "authentication: use a loopback address such as 127.0.0.1, or say "
-                         "--insecure",
+                         "authentication: give --secret-file, use a loopback address such as "
+                         "127.0.0.1, or say --insecure",
                          o->listen[i].host, o->listen[i].port);
     if (o->admin_given && !o->insecure && !listen_is_loopback(&o->admin))
         return wrong("--admin %s:%s reaches beyond this machine: use a loopback address, or say "

@@ -18,7 +18,8 @@ struct options {
     uint64_t journal_size; /* bytes */
     bool journal_size_given;
     bool no_journal;
-    uint32_t max_message; /* bytes of a payload */
+    uint32_t max_message;    /* bytes of a payload */
+    const char *secret_file; /* NULL: no authentication */
     bool insecure;
     enum log_level log_level;
     struct listen_url admin;

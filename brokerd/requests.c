@@ -87,6 +87,11 @@ static struct session *session_of(const struct connection *c, uint64_t id)
 
 static void dispatch(struct request *r)
 {
+    if (r->server->secret != NULL && !r->connection->challenge.passed &&
+        r->header.operation != WIRE_ATTACH) {
+        request_answer(r, STATUS_AUTH, 0, 0, 0);
+        return;
+    }
     r->session = session_of(r->connection, r->header.session);
     bool needs_session = r->header.operation == WIRE_FETCH ||
                          (r->header.session != 0 && (r->header.operation == WIRE_SUBMIT ||

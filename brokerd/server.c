@@ -3,6 +3,7 @@
 #include "admin.h"
 #include "glob.h"
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -273,7 +274,11 @@ static void tell_ready(const struct options *options)
 
 static bool open_all(struct server *server)
 {
+    const char *secret_file = server->options->secret_file;
     count_descriptors(server);
+    if (secret_file != NULL &&
+        (server->secret = authenticate_read_secret(secret_file, &server->secret_length)) == NULL)
+        return false;
     if (!open_state(server) || !open_loop(server)) {
         log_error("cannot start: %s", strerror(errno));
         return false;
@@ -312,6 +317,9 @@ static void close_all(struct server *server)
     origins_free(server->origins);
     free(server->sessions.buckets);
     free(server->matched);
+    if (server->secret != NULL)
+        OPENSSL_cleanse(server->secret, server->secret_length);
+    free(server->secret);
     free(server->read_buffer);
     free(server->iov);
     free(server->scratch);

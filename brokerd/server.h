@@ -96,7 +96,9 @@ struct server {
     size_t matched_count, matched_room;
     uint64_t match_serial;  /* of the look-up that filled it */
     uint64_t submit_serial; /* of the SUBMIT being executed, to count its sessions once */
-    uint32_t request_max;   /* bytes of a request's SP body */
+    uint8_t *secret;        /* NULL: everybody may speak */
+    size_t secret_length;
+    uint32_t request_max; /* bytes of a request's SP body */
     struct event *tick, *on_sigterm, *on_sigint;
     int64_t started, now;  /* monotonic milliseconds */
     int64_t idle_since;    /* when the last session ended (or the start) */

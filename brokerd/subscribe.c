@@ -74,7 +74,7 @@ void subscribe_handle(const struct request *r)
     uint32_t done;
     enum status status =
         subscribe_records(r->session, r->body, r->length, r->header.records, &done);
-    request_answer(r, status, 0, done, 0);
+    request_answer(r, status, 0, done, done);
     if (status == STATUS_MALFORMED)
         connection_close_after_replies(r->connection, CLOSE_REQUEST);
     else if (status == STATUS_CHANNEL_LENGTH)
