@@ -43,7 +43,7 @@ module Support
     end
 
     def report_file
-      File.join(folder, "reports")
+      @report_file ||= File.join(@lab_folder || folder, "reports-#{SecureRandom.hex(4)}")
     end
 
     # What this example's callbacks reported.

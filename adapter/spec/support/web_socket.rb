@@ -109,10 +109,16 @@ module Support
       end
     end
 
-    # True once the server has closed the connection.
-    def ended?(limit = Deadline::LIMIT)
-      nil while receive_frame(limit)
-      true
+    # Ends as a browser does: answers a close frame, reads to the end, closes.
+    def finish(limit = Deadline::LIMIT)
+      while (opcode, payload = receive_frame(limit))
+        send_frame(CLOSE, payload) if opcode == CLOSE && !@answered
+        @answered = true if opcode == CLOSE
+      end
+    rescue Errno::EPIPE, Errno::ECONNRESET
+      nil
+    ensure
+      @socket.close
     end
 
     # Reads what is there without waiting; false at the end.
