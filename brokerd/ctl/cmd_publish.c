@@ -25,7 +25,7 @@ struct publisher {
     uint64_t origin, sequence;
     struct buffer batch;
     uint32_t batched;
-    uint64_t published, reached;
+    uint64_t published, reached; /* reached: the most sessions that one SUBMIT was queued to */
 };
 
 static int publisher_flush(struct publisher *p)
@@ -41,7 +41,8 @@ static int publisher_flush(struct publisher *p)
         result = ctl_link_refused(&p->link, "publish", reply.header.status);
     if (result == CTL_DONE) {
         p->published += p->batched;
-        p->reached += reply.header.records;
+        if (reply.header.records > p->reached)
+            p->reached = reply.header.records;
     }
     buffer_consume(&p->batch, buffer_length(&p->batch));
     p->batched = 0;

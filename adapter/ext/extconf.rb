@@ -1,0 +1,41 @@
+# frozen_string_literal: true
+
+# The gem's extension: adapter/ext and protocol, in one shared object. `rake compile` and `gem install` both
+# come here; there is no second recipe.
+require "mkmf"
+
+# library, header, function, and the packages that bring it
+NEEDED = [
+  ["event_core", "event2/event.h", "event_base_new", "libevent-dev", "libevent-devel", "libevent"],
+  ["crypto", "openssl/evp.h", "EVP_sha256", "libssl-dev", "openssl-devel", "openssl@3"],
+  ["ssl", "openssl/ssl.h", "SSL_new", "libssl-dev", "openssl-devel", "openssl@3"],
+  ["z", "zlib.h", "deflate", "zlib1g-dev", "zlib-devel", "zlib"]
+].freeze
+
+%w[libevent_core libssl libcrypto zlib].each { |name| pkg_config(name) }
+missing = NEEDED.reject { |library, header, function,| have_header(header) && have_library(library, function, header) }
+missing.each do |_, header, _, debian, fedora, brew|
+  warn "brokerd: #{header} is missing. Debian/Ubuntu: apt install #{debian}; " \
+       "Fedora: dnf install #{fedora}; macOS: brew install #{brew}"
+end
+abort "brokerd: the extension cannot be built without the above" unless missing.empty?
+
+root = File.expand_path("../..", __dir__)
+protocol = File.join(root, "protocol")
+version = File.read(File.join(root, "adapter/lib/brokerd/version.rb"))[/VERSION = "([^"]+)"/, 1]
+
+$VPATH << protocol
+$srcs = Dir[File.join(__dir__, "*.c"), File.join(protocol, "*.c")].sort
+$objs = $srcs.map { |path| "#{File.basename(path, '.c')}.o" }
+$headers = Dir[File.join(protocol, "*.h")]
+$INCFLAGS << " -I#{protocol} -I$(srcdir)"
+$defs << "-D_GNU_SOURCE" << %(-DBROKERD_VERSION='"#{version}"')
+$warnflags = "-Wall -Wextra -Wshadow"
+$CFLAGS << " -std=gnu11 -fvisibility=hidden -fno-common -fstack-protector-strong"
+# What Ruby was built with may ask for more warnings than its own headers bear.
+$CFLAGS << " -Werror" if enable_config("werror", false)
+$LDFLAGS << " -Wl,-z,relro,-z,now" unless RUBY_PLATFORM.include?("darwin")
+
+create_makefile("brokerd/brokerd_ext")
+# A changed header compiles everything again.
+File.write("Makefile", "\n$(OBJS): $(LOCAL_HDRS)\n", mode: "a")

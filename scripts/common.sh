@@ -1,0 +1,50 @@
+# What every script begins with: the checkout's root, and installing what is missing. To be sourced.
+# Nothing here needs the network when nothing is missing.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
+fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+build_packages=(build-essential cmake ninja-build pkg-config ruby ruby-dev bundler libevent-dev libnng-dev
+  libssl-dev zlib1g-dev)
+test_packages=(libcriterion-dev chromium redis-server)
+check_packages=(clang-14 libclang-rt-14-dev clang-format cppcheck)
+
+# The Debian packages that are not installed yet, in one apt call.
+install_packages() {
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  command -v apt-get >/dev/null || fail "these Debian packages are missing and there is no apt-get: ${missing[*]}"
+  local as_root=()
+  [ "$(id -u)" -eq 0 ] || { command -v sudo >/dev/null || fail "install these as root: apt-get install ${missing[*]}"; as_root=(sudo); }
+  say "installing ${missing[*]}"
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Gems into vendor/bundle of the checkout.
+install_gems() {
+  bundle config set --local path vendor/bundle >/dev/null
+  local gemfile
+  for gemfile in "$@"; do
+    BUNDLE_GEMFILE=$gemfile bundle check >/dev/null 2>&1 && continue
+    say "installing the gems of $gemfile"
+    BUNDLE_GEMFILE=$gemfile bundle install --quiet
+  done
+}
+
+# build_programs FOLDER [CMAKE OPTION...]: configures once and builds.
+build_programs() {
+  local folder=$1
+  shift
+  cmake -S . -B "$folder" -G Ninja "$@" >"$folder.log" 2>&1 || { cat "$folder.log"; fail "cmake failed"; }
+  cmake --build "$folder" 2>&1 | tee -a "$folder.log" | { grep -E 'FAILED|error|warning' || true; }
+  return "${PIPESTATUS[0]}"
+}
+
+build_extension() { bundle exec rake -s compile >/dev/null; }
