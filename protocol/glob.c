@@ -1,7 +1,7 @@
 #include "glob.h"
+#include "glob_element.h"
 
-/* Length of the class that begins at pattern[0] == '[', 0 when it does not end or is empty. */
-static size_t class_length(const uint8_t *pattern, size_t length)
+size_t glob_class_length(const uint8_t *pattern, size_t length)
 {
     size_t at = 1;
 
@@ -32,7 +32,7 @@ enum status glob_check(const void *pattern, size_t length)
     while (length > 0) {
         size_t step = 1;
         if (*at == '[')
-            step = class_length(at, length);
+            step = glob_class_length(at, length);
         else if (*at == '\\' && length > 1)
             step = 2;
         if (step == 0)

@@ -3,19 +3,28 @@
 
 /*
  * The patterns of a subscription table, filed so that a look-up looks at few of them. Internal to
- * subscriptions.c and its tests: nobody else includes this. One thread at a time; look-ups write
- * nothing but the counters.
+ * subscriptions.c and its tests: nobody else includes this. How it works: docs/patterns.md.
+ *
+ * One thread at a time; look-ups write nothing but the counters. All work is done at once and is
+ * small: an insert files at most a few dozen patterns anew, the hash table grows by one cache line.
  */
 #include "hash.h"
 #include "status.h"
 #include "subscriptions.h"
 
+struct pattern_bucket;
 struct pattern_index;
 
 struct pattern { /* allocated and freed by the table, filed here */
     struct subscription_key key;
-    bool weak;     /* set at insert: costs every look-up of its kind, counted for the quota */
-    uint32_t slot; /* the index's: where it stands */
+    uint64_t hash;                 /* from here on the index's: its key when it stands alone */
+    struct pattern_bucket *parent; /* where it is filed */
+    uint32_t slot;                 /* its place in the parent's list */
+    uint16_t piece;                /* what it is filed under when it stands alone */
+    uint16_t prefix, suffix; /* lengths of the text before the first and behind the last star */
+    uint8_t kind;            /* enum piece_kind */
+    uint8_t shape;           /* enum pattern_shape */
+    bool weak;               /* costs every look-up of its kind, counted for the quota */
     uint8_t text[];
 };
 
@@ -43,9 +52,6 @@ void pattern_index_remove(struct pattern_index *index, struct pattern *pattern);
 typedef void (*pattern_fn)(struct pattern *pattern, void *context);
 void pattern_index_match(struct pattern_index *index, const uint8_t *channel, size_t length,
                          pattern_fn callback, void *context);
-
-/* Up to n units of postponed work; true while some is left. */
-bool pattern_index_step(struct pattern_index *index, unsigned n);
 
 void pattern_index_stats(const struct pattern_index *index, struct pattern_index_stats *stats);
 

@@ -383,7 +383,9 @@ void subscriptions_each_key(struct subscriptions *table, subscriptions_key_fn ca
 
 bool subscriptions_step(struct subscriptions *table, unsigned n)
 {
-    return table->matching == 0 && pattern_index_step(table->index, n);
+    (void)table; /* both tables grow with each insert, by a little */
+    (void)n;
+    return false;
 }
 
 void subscriptions_stats(const struct subscriptions *table, struct subscriptions_stats *stats)
