@@ -71,8 +71,9 @@ void client_start(struct client *c);
 
 /*
  * Queues a frame (takes a reference of its own) and marks the client dirty. The policy of a full
- * out-queue is here: when more than max_pending bytes are already queued, and a flush now does not
- * help, the client is evicted. counts: it is one of the writes that client_pending tells of.
+ * out-queue is here: when more than max_pending bytes are already queued (a frame counts 32 more
+ * than its own), and a flush now does not help, the client is evicted. counts: it is one of the
+ * writes that client_pending tells of.
  */
 void client_queue(struct client *c, struct frame *frame, bool counts);
 

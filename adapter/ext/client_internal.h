@@ -36,7 +36,7 @@ enum client_state {
     CLIENT_ENDED
 };
 
-enum { CLIENT_CLOSE_MS = 5000 };
+enum { CLIENT_CLOSE_MS = 5000, CLIENT_FRAME_COST = 32 };
 
 /* Input that was read and cannot be handed on yet. */
 struct held_input {
@@ -93,6 +93,12 @@ struct client {
 static inline struct client *client_next(const struct client *c)
 {
     return c->next;
+}
+
+/* What waits, with what a frame costs beside its bytes: or a flood of tiny ones would be free. */
+static inline size_t client_backlog(const struct client *c)
+{
+    return c->queued + (size_t)c->ring_count * CLIENT_FRAME_COST;
 }
 
 /* Any thread. True: it was open until now. */

@@ -64,12 +64,12 @@ void client_queue(struct client *c, struct frame *frame, bool counts)
 {
     if (c->state != CLIENT_OPEN)
         return; /* nothing goes out behind a Close frame */
-    if (c->queued > c->io->config.max_pending) {
+    if (client_backlog(c) > c->io->config.max_pending) {
         if (!c->blocked)
             client_flush(c);
         if (c->state != CLIENT_OPEN)
             return;
-        if (c->queued > c->io->config.max_pending) {
+        if (client_backlog(c) > c->io->config.max_pending) {
             client_evict(c);
             return;
         }

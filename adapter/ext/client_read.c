@@ -14,7 +14,7 @@ static void room_in_mailbox(void *client)
 
 static bool queue_is_high(const struct client *c)
 {
-    return c->queued > c->io->config.max_pending / 2;
+    return client_backlog(c) > c->io->config.max_pending / 2;
 }
 
 static bool must_pause(const struct client *c)
@@ -183,6 +183,10 @@ static void client_read(struct client *c)
     if (must_pause(c)) {
         pause_reading(c);
         client_update_events(c);
+        return;
+    }
+    if (c->held != NULL) { /* closing by now: what was held back comes first */
+        client_resume(c);
         return;
     }
     ssize_t n = recv(c->fd, io->read_buffer, io->read_buffer_size, MSG_DONTWAIT);

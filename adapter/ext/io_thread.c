@@ -82,6 +82,7 @@ static void publish_stats(struct io_thread *io)
     subscriptions_stats(hub_table(io->hub), &table);
     __atomic_store_n(&io->stats.channels, table.channels, __ATOMIC_RELAXED);
     __atomic_store_n(&io->stats.patterns, table.patterns, __ATOMIC_RELAXED);
+    __atomic_store_n(&io->stats.unanswered, link_unanswered(io->link), __ATOMIC_RELAXED);
 }
 
 static void turn(struct io_thread *io, int flags)
@@ -175,6 +176,8 @@ static void free_config(struct io_config *config)
     free((char *)(uintptr_t)config->program);
 }
 
+/* libevent's own three descriptors (epoll, a pipe) cannot be had for the table: a child keeps
+ * copies of them until it execs, which hold nothing open for anyone. */
 static bool make_loop(struct io_thread *io)
 {
     struct event_config *config = event_config_new();

@@ -189,3 +189,8 @@ bool link_is_attached(const struct link *link)
 {
     return link->state == LINK_ATTACHED;
 }
+
+uint64_t link_unanswered(const struct link *link)
+{
+    return unanswered_count(&link->unanswered);
+}

@@ -51,4 +51,7 @@ void link_flush(struct link *link);
 
 bool link_is_attached(const struct link *link);
 
+/* Publishes that the broker has not answered. */
+uint64_t link_unanswered(const struct link *link);
+
 #endif
