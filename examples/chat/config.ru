@@ -3,10 +3,13 @@
 # A chat: everyone on the page hears everyone, whichever process serves them. The WebSocket side talks and
 # listens, the SSE side only listens to the same channel.
 require "json"
+require "rack/utils"
 require "brokerd"
 
 CHANNEL = "chat"
-PAGE = File.read(File.join(__dir__, "index.html"))
+URL = ENV.fetch("BROKERD_URL", nil)
+COMMAND = %(build/bin/brokerctl publish #{"--url #{URL} " if URL}#{CHANNEL} "hello from a shell")
+PAGE = File.read(File.join(__dir__, "index.html")).sub("{{command}}") { Rack::Utils.escape_html(COMMAND) }
 
 # Both kinds of client are served by this one object; only WebSockets get on_message.
 module Chat

@@ -105,6 +105,7 @@ class DemoCheck
   end
 end
 
+$stdout.sync = true
 options = { port: 3000, workers: 2 }
 OptionParser.new do |parser|
   parser.banner = "usage: scripts/demo [--port N] [--workers N] [--check]"
