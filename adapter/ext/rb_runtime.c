@@ -260,6 +260,14 @@ static VALUE runtime_report(VALUE module, VALUE token)
     return io && commands_report(io, NUM2ULL(token)) ? Qtrue : Qfalse;
 }
 
+/* Numbers for Runtime.report, each given once. */
+static VALUE runtime_next_token(VALUE module)
+{
+    static uint64_t token;
+    (void)module;
+    return ULL2NUM(++token);
+}
+
 void rb_runtime_init(void)
 {
     id_settings = rb_intern("runtime_settings");
@@ -276,5 +284,6 @@ void rb_runtime_init(void)
     rb_define_singleton_method(runtime, "stop", runtime_stop, 1);
     rb_define_singleton_method(runtime, "stats", runtime_stats, 0);
     rb_define_singleton_method(runtime, "watch", runtime_watch, 1);
+    rb_define_singleton_method(runtime, "next_token", runtime_next_token, 0);
     rb_define_singleton_method(runtime, "report", runtime_report, 1);
 }

@@ -13,6 +13,7 @@ require "support/event_stream"
 require "support/http"
 require "support/server"
 require "support/lab"
+require "support/crowd"
 require "support/helpers"
 
 RSpec.configure do |config|

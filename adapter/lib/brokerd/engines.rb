@@ -17,7 +17,6 @@ module Brokerd
 
       @engines = {}.compare_by_identity # replaced, never changed
       @lock = Mutex.new
-      @token = 0
 
       class << self
         def attach(engine)
@@ -51,8 +50,9 @@ module Brokerd
         end
 
         # The I/O thread has just started, perhaps in a forked child: nobody has been told anything here.
+        # Without a lock, since a publish in a trap handler may have started it.
         def started
-          @lock.synchronize { @engines.each_key { |engine| ask(engine) } }
+          @engines.each_key { |engine| ask(engine) }
         end
 
         def report(token)
@@ -87,7 +87,7 @@ module Brokerd
         def ask(engine)
           state = @engines.fetch(engine)
           state.reported = false
-          state.token = @token += 1
+          state.token = Runtime.next_token
           Runtime.watch(true)
           Runtime.report(state.token)
         end
