@@ -67,7 +67,7 @@ RSpec.describe "Delivery across processes" do
       settle(all)
       broker.publish("news", "from brokerctl")
       sockets.values.first.first.text("from a browser")
-      expect(ruby('exit Brokerd.publish("news", "from Ruby")').last).to be_success
+      expect(ruby('exit Brokerd.publish("news", "from Ruby")').status).to be_success
       got = all.map { |client| Array.new(3) { client.receive } }
       expect(got.uniq.size).to eq(1)
       expect(got.first).to contain_exactly("from brokerctl", "from a browser", "from Ruby")
@@ -133,27 +133,27 @@ RSpec.describe "Delivery across processes" do
 
   it "P-18 publish gives true while the broker is away, until the buffer is full, and never raises" do
     url = "ipc://#{folder}/nobody.sock"
-    output, = ruby(<<~'RUBY', url: url, env: { "BROKERD_SHUTDOWN_TIMEOUT" => "0" })
+    program = ruby(<<~'RUBY', url: url, env: { "BROKERD_SHUTDOWN_TIMEOUT" => "0" })
       message = "x" * 1_000_000
       results = Array.new(40) { Brokerd.publish("a", message) }
       puts results.tally.inspect, results.take_while(&:itself).size.between?(14, 17)
     RUBY
-    expect(output).to match(/\{true=>1\d, false=>2\d\}\ntrue/)
+    expect(program.output).to match(/\{true=>1\d, false=>2\d\}\ntrue/)
   end
 
   describe "a short-lived process" do
     it "delivers before it ends" do
       listener = broker_listener
-      expect(ruby('Brokerd.publish("news", "from a script")').last).to be_success
+      expect(ruby('Brokerd.publish("news", "from a script")').status).to be_success
       expect(listener.receive).to eq("from a script")
     end
 
     it "says on stderr when the broker has not answered, after shutdown_timeout" do
       started = now
-      output, status = ruby('Brokerd.publish("a", "b")', url: "ipc://#{folder}/nobody.sock", env: { "BROKERD_SHUTDOWN_TIMEOUT" => "1" })
-      expect(output).to include("1 published messages were not answered by the broker within 1 s")
+      program = ruby('Brokerd.publish("a", "b")', url: "ipc://#{folder}/nobody.sock", env: { "BROKERD_SHUTDOWN_TIMEOUT" => "1" })
+      expect(program.errors).to include("1 published messages were not answered by the broker within 1 s")
       expect(now - started).to be_between(1, 5)
-      expect(status).to be_success
+      expect(program.status).to be_success
     end
 
     it "publishes in a trap handler, even as its first use" do

@@ -1,13 +1,15 @@
 # frozen_string_literal: true
 
 module Support
-  # A process that a spec started: it is ended by its id, and its output is in a file.
+  # A process that a spec started: it is ended by its id, and its output is in a file, or in two.
   class Child
-    attr_reader :pid, :log
+    attr_reader :pid, :log, :status
 
-    def initialize(env, command, log:, chdir: Dir.pwd)
+    def initialize(env, command, log:, errors: nil, chdir: Dir.pwd)
       @log = log
-      @pid = Process.spawn(env, *command, out: [log, "a"], err: %i[child out], in: File::NULL, chdir: chdir, pgroup: true)
+      @errors = errors
+      @pid = Process.spawn(env, *command, out: [log, "a"], err: errors ? [errors, "a"] : %i[child out], in: File::NULL,
+                                          chdir: chdir, pgroup: true)
     end
 
     def alive?
@@ -34,6 +36,10 @@ module Support
     def wait(limit = Deadline::LIMIT)
       Deadline.wait_for("the end of process #{@pid}", limit) { !alive? }
       @status
+    end
+
+    def errors
+      @errors && File.exist?(@errors) ? File.read(@errors) : ""
     end
 
     def output

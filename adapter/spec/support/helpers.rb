@@ -69,15 +69,14 @@ module Support
     def start_ruby(program, url: broker.url, env: {})
       log = File.join(folder, "program-#{SecureRandom.hex(4)}.log")
       keep(Child.new({ "BROKERD_URL" => url }.merge(env),
-                     [RbConfig.ruby, "-I", Server::LIB, "-rbrokerd", "-e", program], log: log, chdir: folder))
+                     [RbConfig.ruby, "-I", Server::LIB, "-rbrokerd", "-e", program],
+                     log: log, errors: "#{log}.err", chdir: folder))
     end
 
     # The same, and waits for its end.
-    # @return [Array(String, Process::Status)]
+    # @return [Child]
     def ruby(program, limit: 20, **options)
-      child = start_ruby(program, **options)
-      status = child.wait(limit)
-      [child.output, status]
+      start_ruby(program, **options).tap { |child| child.wait(limit) }
     end
 
     def release
