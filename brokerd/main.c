@@ -1,3 +1,4 @@
+#include "background.h"
 #include "options.h"
 #include "server.h"
 
@@ -11,6 +12,8 @@ int main(int argc, char **argv)
         return 2;
     default:
         log_set_level(options.log_level);
+        if (options.background && (options.ready_fd = background_enter()) < 0)
+            return 1;
         return server_run(&options);
     }
 }

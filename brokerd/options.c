@@ -21,7 +21,8 @@ enum { /* long options without a letter */
        OPTION_LOG_LEVEL,
        OPTION_ADMIN,
        OPTION_READY_FD,
-       OPTION_EXIT_WHEN_IDLE
+       OPTION_EXIT_WHEN_IDLE,
+       OPTION_BACKGROUND
 };
 
 static const struct option options[] = {
@@ -36,6 +37,7 @@ static const struct option options[] = {
     {"admin", required_argument, NULL, OPTION_ADMIN},
     {"ready-fd", required_argument, NULL, OPTION_READY_FD},
     {"exit-when-idle", required_argument, NULL, OPTION_EXIT_WHEN_IDLE},
+    {"background", no_argument, NULL, OPTION_BACKGROUND},
     {"version", no_argument, NULL, 'V'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
@@ -57,6 +59,7 @@ static const char help[] =
     "      --insecure         allow to listen beyond the loopback addresses without a secret\n"
     "      --log-level LEVEL  error, warn, info (default) or debug\n"
     "      --ready-fd N       write one byte to descriptor N once all sockets listen\n"
+    "      --background       return once all sockets listen; the broker goes on by itself\n"
     "      --exit-when-idle S end when there has been no session for S seconds\n"
     "  -V, --version          print the version and exit\n"
     "  -h, --help             print this and exit\n"
@@ -176,6 +179,9 @@ static bool take(struct options *o, int option, const char *text)
             return wrong("--ready-fd %s: it must be the number of an open descriptor", text);
         o->ready_fd = (int)number;
         return true;
+    case OPTION_BACKGROUND:
+        o->background = true;
+        return true;
     default: /* OPTION_EXIT_WHEN_IDLE */
         if (!parse_number(text, 1, 86400, &number))
             return wrong("--exit-when-idle %s: it must be a number of seconds from 1 to 86400",
@@ -191,6 +197,15 @@ static bool check(const struct options *o)
         return wrong("--listen is missing, for example --listen ipc:///run/brokerd/brokerd.sock");
     if (o->no_journal && o->journal != NULL)
         return wrong("--journal and --no-journal exclude each other");
+    if (o->background && o->ready_fd >= 0)
+        return wrong("--background tells by its end that the sockets listen: leave --ready-fd out");
+    if (o->background && o->journal != NULL && o->journal[0] != '/')
+        return wrong("--journal %s: with --background, which works in /, the path must be absolute",
+                     o->journal);
+    if (o->background && o->secret_file != NULL && o->secret_file[0] != '/')
+        return wrong("--secret-file %s: with --background, which works in /, the path must be "
+                     "absolute",
+                     o->secret_file);
     for (unsigned i = 0; i < o->listen_count; i++)
         if (o->listen[i].transport == SP_TCP && !o->insecure && o->secret_file == NULL &&
             !listen_is_loopback(&o->listen[i]))

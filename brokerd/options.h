@@ -26,6 +26,7 @@ struct options {
     bool admin_given;
     int ready_fd;            /* -1: none */
     unsigned exit_when_idle; /* seconds; 0: never */
+    bool background;         /* background.h */
 };
 
 enum options_result { OPTIONS_RUN, OPTIONS_EXIT_OK, OPTIONS_EXIT_USAGE };

@@ -8,6 +8,7 @@ require "brokerd/pubsub"
 require "brokerd/shutdown"
 require "brokerd/preload"
 require "brokerd/embedded"
+require "brokerd/programs"
 require "brokerd/middleware"
 require "brokerd/railtie" if defined?(Rails::Railtie)
 

@@ -113,7 +113,7 @@ module Brokerd
     def broker
       return { url: url, embedded: false } if url
 
-      { url: "ipc://#{Embedded.socket}", embedded: true, program: Embedded.program }
+      { url: "ipc://#{Embedded.socket}", embedded: true, program: Programs.find("brokerd") }
     end
 
     # Shown by `brokerctl sessions`.

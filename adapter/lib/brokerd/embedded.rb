@@ -2,12 +2,11 @@
 
 require "digest"
 require "etc"
-require "rbconfig"
 
 module Brokerd
   # @api private
-  # The application's own broker, used when no URL is configured: where its socket is, and which program
-  # serves it. The extension starts it when nobody does.
+  # The application's own broker, used when no URL is configured: where its socket is. The extension
+  # starts a broker there when nobody serves it.
   module Embedded
     module_function
 
@@ -25,17 +24,6 @@ module Brokerd
       gemfile = ENV["BUNDLE_GEMFILE"]
       folder = File.dirname(gemfile) if gemfile && File.file?(gemfile)
       File.realpath(folder || folder_with_gemfile || Dir.pwd)
-    end
-
-    # @return [String, nil] the daemon: BROKERD_BIN, the gem's own, the checkout's, or the one on PATH
-    def program
-      given = ENV["BROKERD_BIN"]
-      return given if given && !given.empty?
-
-      candidates = [File.join(RbConfig::CONFIG["sitearchdir"], "brokerd", "bin", "brokerd"),
-                    *installed, File.expand_path("../../../build/bin/brokerd", __dir__),
-                    *ENV.fetch("PATH", "").split(File::PATH_SEPARATOR).map { |dir| File.join(dir, "brokerd") }]
-      candidates.find { |path| File.file?(path) && File.executable?(path) && !launcher?(path) }
     end
 
     def directory
@@ -64,16 +52,6 @@ module Brokerd
       end
     end
 
-    def installed
-      spec = Gem.loaded_specs["brokerd"]
-      spec ? [File.join(spec.extension_dir, "brokerd", "bin", "brokerd")] : []
-    end
-
-    # A RubyGems stub on PATH starts Ruby again; the daemon is a binary.
-    def launcher?(path)
-      File.binread(path, 2) == "#!"
-    end
-
-    private_class_method :directory, :folder_with_gemfile, :installed, :launcher?
+    private_class_method :directory, :folder_with_gemfile
   end
 end
