@@ -5,13 +5,10 @@ module Brokerd
   # What the extension's callback threads call besides the application: log lines, failed callbacks, gaps,
   # interest for engines.
   module Callbacks
-    LEVELS = [Logger::DEBUG, Logger::INFO, Logger::WARN, Logger::ERROR].freeze
-    private_constant :LEVELS
-
     class << self
-      # One line from the I/O thread.
+      # One line from the I/O thread, whose levels are numbered as Logger's.
       def log(level, line)
-        Brokerd.logger.add(LEVELS.fetch(level, Logger::ERROR), line, "brokerd")
+        Brokerd.logger.add(level, line, "brokerd")
       end
 
       # A callback of the application raised.

@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "logger"
-
 module Brokerd
   # A setting that cannot be used; the message names it and says what it takes.
   class ConfigurationError < Error; end
@@ -73,7 +71,7 @@ module Brokerd
 
     # @return [Logger]
     def logger
-      @values[:logger] || (@logger ||= Logger.new($stderr, level: Logger::INFO, progname: "brokerd"))
+      @values[:logger] || (@logger ||= own_logger)
     end
 
     # A copy with some settings changed, for one middleware.
@@ -104,6 +102,12 @@ module Brokerd
     end
 
     private
+
+    # Loaded late: with `ruby -rbrokerd` under Bundler this file is read before Bundler has chosen its logger.
+    def own_logger
+      require "logger"
+      Logger.new($stderr, level: Logger::INFO, progname: "brokerd")
+    end
 
     def initialize_copy(other)
       super
