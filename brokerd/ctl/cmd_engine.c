@@ -26,9 +26,11 @@ int cmd_engine(const struct ctl_options *options)
         return CTL_FAILED;
     int result =
         ctl_link_call(&link, &request, bytes, wire_record_size(strlen(name), 0), 0, &reply);
-    if (result == CTL_DONE && reply.header.status != STATUS_OK)
-        result = ctl_fail("engine %s %s: %s ('brokerctl engines' lists them)", action, name,
-                          status_text(reply.header.status));
+    if (result == CTL_DONE && reply.header.status == STATUS_UNKNOWN_NAME)
+        result = ctl_fail("engine %s: no engine is called %s; brokerctl engines lists them", action,
+                          name);
+    else if (result == CTL_DONE && reply.header.status != STATUS_OK)
+        result = ctl_link_refused(&link, "engine", &reply);
     ctl_link_close(&link);
     return result;
 }

@@ -38,7 +38,7 @@ static int publisher_flush(struct publisher *p)
     int result = ctl_link_call(&p->link, &request, buffer_bytes(&p->batch),
                                buffer_length(&p->batch), 0, &reply);
     if (result == CTL_DONE && reply.header.status != STATUS_OK)
-        result = ctl_link_refused(&p->link, "publish", reply.header.status);
+        result = ctl_link_refused(&p->link, "publish", &reply);
     if (result == CTL_DONE) {
         p->published += p->batched;
         if (reply.header.records > p->reached)

@@ -27,7 +27,7 @@ static int query(struct ctl_link *link, uint16_t topic, const char *pattern,
     if (ctl_link_call(link, &request, record_bytes, length, 0, reply) != CTL_DONE)
         return CTL_FAILED;
     if (reply->header.status != STATUS_OK)
-        return ctl_link_refused(link, "query", reply->header.status);
+        return ctl_link_refused(link, "query", reply);
     return CTL_DONE;
 }
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SILENCE_MS = 15000 }; /* a parked FETCH is answered within 5 s, message or not */
 
@@ -14,7 +15,7 @@ struct listener {
     struct buffer list; /* SUBSCRIBE records */
     uint32_t list_count;
     uint64_t epoch, position;
-    bool json;
+    bool json, verbose, to_terminal;
 };
 
 static int add_pattern(struct listener *l, const char *pattern)
@@ -44,13 +45,26 @@ static int attach(struct listener *l)
                         buffer_length(&l->list), l->list_count, &reply) != CTL_DONE)
         return CTL_FAILED;
     if (reply.header.status != STATUS_OK)
-        return ctl_link_refused(&l->link, "subscribe", reply.header.status);
+        return ctl_link_refused(&l->link, "subscribe", &reply);
     if (l->epoch && (reply.header.flags & WIRE_NEW_EPOCH))
         fprintf(stderr, "brokerctl: the broker began anew: messages in between are lost\n");
     if (!l->epoch || (reply.header.flags & WIRE_NEW_EPOCH))
         l->position = reply.header.head;
     l->epoch = reply.header.epoch;
     return CTL_DONE;
+}
+
+/* As it is; on a terminal control characters are shown and not obeyed. */
+static void print_bytes(const struct listener *l, const uint8_t *bytes, size_t length)
+{
+    for (size_t i = 0; l->to_terminal && i < length; i++) {
+        if ((bytes[i] < 0x20 && bytes[i] != '\t' && bytes[i] != '\n') || bytes[i] == 0x7f)
+            printf("\\x%02x", bytes[i]);
+        else
+            putchar(bytes[i]);
+    }
+    if (!l->to_terminal)
+        fwrite(bytes, 1, length, stdout);
 }
 
 static void print_message(const struct listener *l, const struct wire_record *record)
@@ -64,9 +78,9 @@ static void print_message(const struct listener *l, const struct wire_record *re
         puts("}");
         return;
     }
-    fwrite(record->channel, 1, record->channel_length, stdout);
+    print_bytes(l, record->channel, record->channel_length);
     fputs(": ", stdout);
-    fwrite(record->payload, 1, record->payload_length, stdout);
+    print_bytes(l, record->payload, record->payload_length);
     putchar('\n');
 }
 
@@ -104,6 +118,8 @@ static int listen_on(struct listener *l)
 {
     if (attach(l) != CTL_DONE)
         return CTL_FAILED;
+    if (l->verbose)
+        fputs("brokerctl: subscribed\n", stderr);
     for (;;) {
         struct wire_request fetch = {.version = WIRE_VERSION,
                                      .operation = WIRE_FETCH,
@@ -123,7 +139,7 @@ static int listen_on(struct listener *l)
             result = attach(l);
             break;
         default:
-            return ctl_link_refused(&l->link, "fetch", reply.header.status);
+            return ctl_link_refused(&l->link, "subscribe", &reply);
         }
         if (result != CTL_DONE)
             return result;
@@ -135,7 +151,9 @@ int cmd_subscribe(const struct ctl_options *options)
     if (options->count < 1)
         return ctl_usage("subscribe takes one PATTERN or more");
     signal(SIGPIPE, SIG_DFL); /* `brokerctl subscribe x | head` ends quietly */
-    struct listener l = {.json = options->json};
+    struct listener l = {.json = options->json,
+                         .verbose = options->verbose,
+                         .to_terminal = isatty(STDOUT_FILENO) == 1};
     buffer_init(&l.list, WIRE_ATTACH_PART_SIZE);
     int result = CTL_DONE;
     for (int i = 0; i < options->count && result == CTL_DONE; i++)

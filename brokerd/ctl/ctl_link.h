@@ -1,7 +1,10 @@
 #ifndef BROKERCTL_CTL_LINK_H
 #define BROKERCTL_CTL_LINK_H
 
-/* One connection to the broker, and requests on it. */
+/*
+ * One connection to the broker, and requests on it, one at a time. libnng connects again and
+ * repeats a request by itself; with a secret the new connection proves it again.
+ */
 #include "ctl.h"
 #include "wire.h"
 #include <nng/nng.h>
@@ -10,8 +13,9 @@
 struct ctl_link {
     const struct ctl_options *options;
     nng_socket socket;
-    uint64_t session; /* 0 until ctl_link_attach */
+    uint64_t session; /* 0 until the first ATTACH */
     uint64_t generation;
+    bool is_proven;  /* with a secret: this connection has proved it, both ways */
     nng_msg *answer; /* of the last request; ctl_link_call's reply points into it */
 };
 
@@ -21,28 +25,27 @@ struct ctl_reply {
     size_t length;
 };
 
-/* Connects, and authenticates when a secret is given. CTL_DONE, or CTL_FAILED with the reason
- * printed. */
+/* Connects within the time-out, and authenticates when a secret is given. CTL_DONE, or CTL_FAILED
+ * with the reason printed. */
 int ctl_link_open(struct ctl_link *link, const struct ctl_options *options);
 void ctl_link_close(struct ctl_link *link);
 
 /*
  * One request with a body, and its answer within the time-out (wait_ms; 0: the option's). CTL_DONE
  * with any status of the broker in reply->header.status; CTL_FAILED with the reason printed when
- * there was no answer.
+ * there was no answer: what the request was to do may then have been done or not.
  */
 int ctl_link_call(struct ctl_link *link, const struct wire_request *request, const void *body,
                   size_t length, unsigned wait_ms, struct ctl_reply *reply);
 
 /*
- * Starts or resumes a session: attach->generation, pid, name are filled here, and proof with a
- * secret. records: the encoded list, count of them. The reply is the last ATTACH's, its status not
- * yet judged.
+ * Starts or resumes a session with the encoded list of `count` SUBSCRIBE records; a broker that has
+ * not shown that it knows the secret is not told the list. Results as of ctl_link_call.
  */
 int ctl_link_attach(struct ctl_link *link, uint64_t epoch, uint64_t position, const void *records,
                     size_t length, uint32_t count, struct ctl_reply *reply);
 
-/* For a status other than STATUS_OK: prints what failed and why; returns CTL_FAILED. */
-int ctl_link_refused(const struct ctl_link *link, const char *what, unsigned status);
+/* For a status other than STATUS_OK: prints what failed, why, what to do; returns CTL_FAILED. */
+int ctl_link_refused(const struct ctl_link *link, const char *what, const struct ctl_reply *reply);
 
 #endif

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { COLUMNS_MAX = 32 };
+enum { COLUMNS_MAX = 32, EXACT_DIGITS = 15 };
 
 struct field {
     const char *text;
@@ -86,7 +86,8 @@ void ctl_table_print(const char *text, size_t length)
 
 static void print_value(struct field f)
 {
-    if (is_number(f))
+    /* Longer numbers, such as an epoch, are more than a JSON reader's double can hold. */
+    if (is_number(f) && f.length <= EXACT_DIGITS)
         printf("%.*s", (int)f.length, f.text);
     else
         json_string(stdout, f.text, f.length);

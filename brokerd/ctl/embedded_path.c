@@ -45,6 +45,16 @@ static bool application_folder(char folder[PATH_MAX])
     return realpath(here, folder) != NULL;
 }
 
+/* The folder of the sockets is this user's alone, or not there yet: somebody else could listen in
+ * it. */
+static bool is_trusted(const char *folder)
+{
+    struct stat st;
+    if (lstat(folder, &st) != 0)
+        return true;
+    return S_ISDIR(st.st_mode) && st.st_uid == getuid() && (st.st_mode & 077) == 0;
+}
+
 char *embedded_url(const char **reason)
 {
     char folder[PATH_MAX];
@@ -64,8 +74,14 @@ char *embedded_url(const char **reason)
     char hex[17];
     for (int i = 0; i < 8; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    char *url = NULL;
-    if (asprintf(&url, "ipc:///tmp/brokerd-%u/%s.sock", (unsigned)getuid(), hex) < 0) {
+    char sockets[64], *url = NULL;
+    snprintf(sockets, sizeof(sockets), "/tmp/brokerd-%u", (unsigned)getuid());
+    if (!is_trusted(sockets)) {
+        *reason =
+            "/tmp/brokerd-<uid> must be a directory of this user alone (mode 0700): remove it";
+        return NULL;
+    }
+    if (asprintf(&url, "ipc://%s/%s.sock", sockets, hex) < 0) {
         *reason = "out of memory";
         return NULL;
     }

@@ -64,7 +64,8 @@ static void help(void)
          "  --json              subscribe, stats, sessions, channels, engines, ping: JSON\n"
          "  --lines             publish: each line of standard input is a message\n"
          "  --binary            publish: the message is binary\n"
-         "  -v, --verbose       publish: print how many sessions it reached\n"
+         "  -v, --verbose       publish: print how many sessions it reached;\n"
+         "                      subscribe: say when the subscription stands\n"
          "  --version, --help\n\n"
          "exit status: 0 done (also when nobody listens), 1 refused, unreachable or unknown, 2 "
          "usage");
@@ -130,7 +131,7 @@ static int parse(struct ctl_options *options, int argc, char **argv)
             help();
             return CTL_DONE;
         case ':':
-            return ctl_usage("%s wants a value", argv[optind - 1]);
+            return ctl_usage("%s needs a value", argv[optind - 1]);
         default:
             return ctl_usage("unknown option %s", argv[optind - 1]);
         }
@@ -173,7 +174,7 @@ int main(int argc, char **argv)
     if (!options.url) {
         own = embedded_url(&reason);
         if (!own)
-            return ctl_fail("no broker to ask: %s; give --url", reason);
+            return ctl_fail("no broker to ask: %s, or give --url", reason);
         options.url = own;
     }
     status = run(&options);

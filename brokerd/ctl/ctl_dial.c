@@ -1,0 +1,62 @@
+#include "ctl_dial.h"
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static char late_line[512];
+
+static void give_up(int number)
+{
+    (void)number;
+    ssize_t written = write(STDERR_FILENO, late_line, strlen(late_line));
+    (void)written;
+    _exit(CTL_FAILED);
+}
+
+static void set_alarm(unsigned ms)
+{
+    struct itimerval timer = {.it_value = {ms / 1000, (suseconds_t)(ms % 1000) * 1000}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static const char *reason(int error)
+{
+    switch (error) {
+    case NNG_ECONNREFUSED:
+        return "nobody listens there";
+    case NNG_ENOENT:
+        return "the socket does not exist";
+    case NNG_EPERM:
+        return "this user may not use the socket";
+    case NNG_EADDRINVAL:
+    case NNG_EINVAL:
+        return "the URL is not of the form ipc:///path or tcp://host:port";
+    case NNG_ENOTSUP:
+        return "this libnng does not speak that transport";
+    case NNG_EPROTO:
+    case NNG_ECONNSHUT:
+        return "what listens there does not speak SP";
+    default:
+        return nng_strerror(error);
+    }
+}
+
+int ctl_dial(nng_socket socket, const struct ctl_options *options)
+{
+    snprintf(late_line, sizeof(late_line),
+             "brokerctl: no broker at %.400s: no connection within %g s (--timeout sets the "
+             "limit)\n",
+             options->url, options->timeout_ms / 1000.0);
+    struct sigaction action = {.sa_handler = give_up};
+    sigaction(SIGALRM, &action, NULL);
+    set_alarm(options->timeout_ms);
+    int error = nng_dial(socket, options->url, NULL, 0);
+    set_alarm(0);
+    if (error != 0)
+        return ctl_fail("no broker at %s: %s. Is brokerd running? --url or BROKERD_URL names "
+                        "another place",
+                        options->url, reason(error));
+    return CTL_DONE;
+}
