@@ -14,8 +14,10 @@ module Support
     PRELUDE = <<~RUBY
       # frozen_string_literal: true
       require "brokerd"
-      def report(line)
-        File.write(ENV.fetch("REPORT"), "\#{line}\\n", mode: "a")
+      module Kernel
+        def report(line)
+          File.write(ENV.fetch("REPORT"), "\#{line}\\n", mode: "a")
+        end
       end
     RUBY
 
@@ -75,7 +77,12 @@ module Support
 
     # Waits until a line matches, and returns it.
     def report(pattern, limit = Deadline::LIMIT)
-      Deadline.wait_for("a report of #{pattern.inspect}", limit) { reports.find { |line| pattern === line } }
+      wait_for("a report of #{pattern.inspect}", limit) { reports.find { |line| pattern === line } }
+    end
+
+    # Waits, and tells what there was if it does not come.
+    def wait_for(what, limit = Deadline::LIMIT, &block)
+      Deadline.wait_for(what, limit, &block)
     rescue RuntimeError => e
       raise "#{e.message}\nreports: #{reports.last(20)}\nlog: #{log[-3000..] || log}"
     end
