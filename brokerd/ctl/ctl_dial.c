@@ -1,4 +1,5 @@
 #include "ctl_dial.h"
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,13 +22,13 @@ static void set_alarm(unsigned ms)
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-static const char *reason(int error)
+static const char *reason(int error, const char *url)
 {
     switch (error) {
-    case NNG_ECONNREFUSED:
+    case NNG_ECONNREFUSED: /* libnng says so of a missing file, too */
+        if (strncmp(url, "ipc://", 6) == 0 && access(url + 6, F_OK) != 0)
+            return strerror(errno);
         return "nobody listens there";
-    case NNG_ENOENT:
-        return "the socket does not exist";
     case NNG_EPERM:
         return "this user may not use the socket";
     case NNG_EADDRINVAL:
@@ -57,6 +58,6 @@ int ctl_dial(nng_socket socket, const struct ctl_options *options)
     if (error != 0)
         return ctl_fail("no broker at %s: %s. Is brokerd running? --url or BROKERD_URL names "
                         "another place",
-                        options->url, reason(error));
+                        options->url, reason(error, options->url));
     return CTL_DONE;
 }
