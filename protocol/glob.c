@@ -1,5 +1,6 @@
 #include "glob.h"
 #include "glob_element.h"
+#include <string.h>
 
 size_t glob_class_length(const uint8_t *pattern, size_t length)
 {
@@ -30,11 +31,7 @@ enum status glob_check(const void *pattern, size_t length)
     if (length > CHANNEL_LENGTH_MAX)
         return STATUS_CHANNEL_LENGTH;
     while (length > 0) {
-        size_t step = 1;
-        if (*at == '[')
-            step = glob_class_length(at, length);
-        else if (*at == '\\' && length > 1)
-            step = 2;
+        size_t step = glob_element_length(at, length);
         if (step == 0)
             return STATUS_PATTERN;
         at += step;
@@ -68,8 +65,7 @@ static bool class_has(const uint8_t *pattern, size_t length, uint8_t byte, size_
     return has != negated;
 }
 
-/* Does one element that is not a star match the byte? *used: the element's length. */
-static bool element_matches(const uint8_t *pattern, size_t length, uint8_t byte, size_t *used)
+bool glob_element_matches(const uint8_t *pattern, size_t length, uint8_t byte, size_t *used)
 {
     *used = 1;
     switch (*pattern) {
@@ -88,29 +84,87 @@ static bool element_matches(const uint8_t *pattern, size_t length, uint8_t byte,
     }
 }
 
+/* Matches elements, none of them a star, at a fixed place: *pattern and *channel move past what
+ * matched, up to the next star or the end of the pattern. */
+static bool match_here(const uint8_t **pattern, const uint8_t *pattern_end, const uint8_t **channel,
+                       const uint8_t *channel_end)
+{
+    const uint8_t *p = *pattern, *c = *channel;
+    size_t used;
+
+    while (p < pattern_end && *p != '*') {
+        if (c == channel_end || !glob_element_matches(p, (size_t)(pattern_end - p), *c, &used))
+            return false;
+        p += used;
+        c++;
+    }
+    *pattern = p;
+    *channel = c;
+    return true;
+}
+
+/* Walks to the next star or the end. *count: elements on the way; *plain: all stand for
+ * themselves. */
+static const uint8_t *segment_end_of(const uint8_t *p, const uint8_t *end, size_t *count,
+                                     bool *plain)
+{
+    *count = 0;
+    *plain = true;
+    for (; p < end && *p != '*'; ++*count) {
+        *plain &= *p != '?' && *p != '[' && *p != '\\';
+        p += glob_element_length(p, (size_t)(end - p));
+    }
+    return p;
+}
+
+/* The last star of a pattern that begins with one; *count: elements behind it. */
+static const uint8_t *last_star_of(const uint8_t *p, const uint8_t *end, size_t *count)
+{
+    const uint8_t *star = p;
+    bool ignored;
+
+    while (p < end) {
+        star = p;
+        p = segment_end_of(p + 1, end, count, &ignored);
+    }
+    return star;
+}
+
 bool glob_match(const void *pattern, size_t pattern_length, const void *channel,
                 size_t channel_length)
 {
-    const uint8_t *p = pattern, *p_end = p + pattern_length, *p_star = NULL;
-    const uint8_t *c = channel, *c_end = c + channel_length, *c_star = NULL;
-    size_t used;
+    const uint8_t *p = pattern, *p_end = p + pattern_length;
+    const uint8_t *c = channel, *c_end = c + channel_length;
+    const uint8_t *star, *tail, *place;
+    size_t count;
+    bool plain;
 
-    /* The leftmost place where the text between two stars fits is always good enough, so only the
-     * last star is ever gone back to: quadratic at worst. */
-    for (;;) {
-        if (p < p_end && *p == '*') {
-            p_star = ++p;
-            c_star = c;
-        } else if (p < p_end && c < c_end && element_matches(p, (size_t)(p_end - p), *c, &used)) {
-            p += used;
-            c++;
-        } else if (p == p_end && c == c_end) {
-            return true;
-        } else if (p_star != NULL && c_star < c_end) {
-            p = p_star;
-            c = ++c_star;
+    if (!match_here(&p, p_end, &c, c_end))
+        return false;
+    if (p == p_end)
+        return c == c_end;
+    star = last_star_of(p, p_end, &count);
+    if ((size_t)(c_end - c) < count)
+        return false;
+    tail = star + 1;
+    c_end -= count;
+    place = c_end;
+    if (!match_here(&tail, p_end, &place, c_end + count))
+        return false;
+    /* Between the first and the last star the leftmost place is always good enough. */
+    while (p < star) {
+        const uint8_t *segment = p + 1;
+        p = segment_end_of(segment, star, &count, &plain);
+        if (count == 0)
+            continue;
+        if (plain) {
+            c = memmem(c, (size_t)(c_end - c), segment, count);
+            c = c != NULL ? c + count : NULL;
         } else {
-            return false;
+            c = glob_search(segment, p, count, c, c_end);
         }
+        if (c == NULL)
+            return false;
     }
+    return true;
 }
