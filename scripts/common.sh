@@ -4,6 +4,9 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
+# Gems go into the checkout, for every Gemfile (bundler keeps its settings beside each).
+export BUNDLE_PATH=$root/vendor/bundle BUNDLE_SILENCE_ROOT_WARNING=1
+
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
@@ -27,24 +30,40 @@ install_packages() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# Gems into vendor/bundle of the checkout.
+# The gems of each Gemfile. The demo leaves out those that only tests need, unless they are there already.
 install_gems() {
-  bundle config set --local path vendor/bundle >/dev/null
+  bundle config set --local path vendor/bundle >/dev/null # for `bundle exec` by hand
   local gemfile
   for gemfile in "$@"; do
     BUNDLE_GEMFILE=$gemfile bundle check >/dev/null 2>&1 && continue
     say "installing the gems of $gemfile"
-    BUNDLE_GEMFILE=$gemfile bundle install --quiet
+    BUNDLE_GEMFILE=$gemfile bundle install --quiet --jobs 4 </dev/null
   done
+}
+install_demo_gems() {
+  BUNDLE_GEMFILE=Gemfile bundle check >/dev/null 2>&1 || bundle config set --local without servers:tools >/dev/null
+  install_gems Gemfile
+}
+install_test_gems() {
+  bundle config unset --local without >/dev/null
+  install_gems Gemfile gemfiles/rack2.gemfile
+}
+
+# One build at a time in a checkout: a second script waits for the first.
+locked() {
+  mkdir -p tmp
+  flock tmp/build.lock "$@"
 }
 
 # build_programs FOLDER [CMAKE OPTION...]: configures once and builds.
 build_programs() {
   local folder=$1
   shift
-  cmake -S . -B "$folder" -G Ninja "$@" >"$folder.log" 2>&1 || { cat "$folder.log"; fail "cmake failed"; }
-  cmake --build "$folder" 2>&1 | tee -a "$folder.log" | { grep -E 'FAILED|error|warning' || true; }
-  return "${PIPESTATUS[0]}"
+  locked cmake -S . -B "$folder" -G Ninja "$@" >"$folder.log" 2>&1 || { cat "$folder.log" >&2; fail "cmake failed"; }
+  locked cmake --build "$folder" >>"$folder.log" 2>&1 || { tail -n 60 "$folder.log" >&2; fail "building $folder failed"; }
 }
 
-build_extension() { bundle exec rake -s compile >/dev/null; }
+build_extension() {
+  locked bundle exec rake -s compile >build-extension.log 2>&1 ||
+    { tail -n 60 build-extension.log >&2; fail "building the extension failed"; }
+}
