@@ -1,3 +1,4 @@
+#include "descriptors.h"
 #include "io_harness.h"
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -124,6 +125,24 @@ Test(io_fork, a_close_in_the_parent_reaches_the_browser_though_a_child_lives)
     close(hold[1]);
     expect_child_ok(pid);
     harness_leave(&p);
+}
+
+Test(io_fork, a_copy_that_somebody_keeps_holds_nothing_open)
+{
+    int pair[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    int copy = dup(pair[0]);
+    cr_assert(descriptors_add(pair[0]));
+    descriptors_close(pair[0], true);
+    harness_expect_eof(pair[1]);
+    close(copy);
+    close(pair[1]);
+}
+
+Test(io_fork, descriptors_past_the_table_are_refused)
+{
+    cr_assert_not(descriptors_add(-1));
+    cr_assert_not(descriptors_add(65536));
 }
 
 Test(io_fork, a_child_that_was_forked_before_any_start_begins_on_its_own)
