@@ -16,8 +16,9 @@ static const uint8_t tail[TAIL_SIZE] = {0x00, 0x00, 0xff, 0xff};
 struct ws_inflater {
     z_stream z;
     size_t tail_used;
-    bool pending; /* zlib may hold output that had no room */
-    bool final;   /* a block marked as the last has just ended (7.2.3.4) */
+    bool pending;   /* zlib may hold output that had no room */
+    bool block_end; /* what was inflated so far ends where a block ends */
+    bool final;     /* a block marked as the last has just ended (7.2.3.4) */
 };
 
 struct ws_inflater *ws_inflater_new(unsigned bits)
@@ -54,6 +55,8 @@ static int inflate_step(struct ws_inflater *i, const uint8_t *from, size_t n, si
     i->pending = i->z.avail_out == 0;
     if (*used > 0)
         i->final = false;
+    if (result == Z_OK) /* a call without progress leaves data_type without a meaning */
+        i->block_end = i->z.data_type & AT_BLOCK_END;
     if (result == Z_STREAM_END) {
         /* keeps the window, to which later blocks may refer, and costs nothing per call */
         result = inflateResetKeep(&i->z);
@@ -65,7 +68,7 @@ static int inflate_step(struct ws_inflater *i, const uint8_t *from, size_t n, si
 /* The message is over: does it end where a block ends? */
 static enum ws_inflate finish_message(struct ws_inflater *i)
 {
-    bool whole = i->final || (i->z.data_type & AT_BLOCK_END);
+    bool whole = i->final || i->block_end;
 
     i->tail_used = 0;
     i->final = false;

@@ -47,15 +47,16 @@ static bool on_event(void *context, const struct ws_event *e)
     s->events++;
     mix(s, &e->kind, sizeof(e->kind));
     mix(s, &e->code, sizeof(e->code));
-    mix(s, &e->length, sizeof(e->length));
     if (s->events == s->destroy_at) {
         ws_receiver_release(s->r);
         free(s->r);
         s->destroyed = true;
     }
     /* which fault is named may depend on what arrived together; the rest may not */
-    if (e->kind != WS_EVENT_FAILURE)
+    if (e->kind != WS_EVENT_FAILURE) {
+        mix(s, &e->length, sizeof(e->length));
         mix(s, e->data, e->length);
+    }
     return !s->destroyed && !s->pauses;
 }
 

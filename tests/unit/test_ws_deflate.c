@@ -69,6 +69,23 @@ Test(ws_deflate, rfc7692_7_2_1_the_tail_is_removed)
     ws_deflater_free(d);
 }
 
+Test(ws_deflate, the_verdict_does_not_hang_on_the_room_for_output)
+{
+    /* its last symbols lie in the tail, so that one call uses up the tail and fills its room */
+    static const uint8_t odd[] = {0xEC, 0xC1, 0x31, 0x01, 0x00, 0x00, 0x00, 0xC2, 0xA0, 0xF5,
+                                  0x4F, 0x6D, 0x0D, 0x0F, 0xA0, 0x00, 0x05, 0xFF, 0x0E};
+    uint8_t out[3000];
+    size_t length;
+
+    for (size_t room = 1; room <= 2300; room = room < 8 ? room + 1 : room + 191) {
+        struct ws_inflater *i = ws_inflater_new(15);
+        enum ws_inflate r = inflate_all(i, odd, sizeof(odd), 100, room, out, &length);
+        cr_assert_eq(length, 2212);
+        cr_assert_eq(r, WS_INFLATE_DONE, "room %zu", room);
+        ws_inflater_free(i);
+    }
+}
+
 static uint8_t *some_bytes(size_t length, unsigned variety)
 {
     uint8_t *p = malloc(length + 1);
