@@ -8,7 +8,6 @@
 #include "link.h"
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { READ_BUFFER_SIZE = 64 * 1024, LOG_LINE = 500, NOTICES_MAX = 1000, FLUSH_AT_STOP_TURNS = 3 };
+enum { READ_BUFFER_SIZE = 64 * 1024, FLUSH_AT_STOP_TURNS = 3 };
 
 static atomic_uint generation;
 
@@ -329,80 +328,4 @@ struct callback_pool *io_callbacks(struct io_thread *io)
 struct mailbox *io_notices(struct io_thread *io)
 {
     return io->notices;
-}
-
-/* Waiting for a counter to reach 0. */
-
-static void counted_down(struct io_thread *io, uint64_t left)
-{
-    if (left != 0)
-        return;
-    pthread_mutex_lock(&io->lock);
-    pthread_cond_broadcast(&io->changed);
-    pthread_mutex_unlock(&io->lock);
-}
-
-void io_answered(struct io_thread *io, uint64_t bytes)
-{
-    counted_down(io, __atomic_sub_fetch(&io->unanswered_bytes, bytes, __ATOMIC_ACQ_REL));
-}
-
-void io_client_gone(struct io_thread *io)
-{
-    counted_down(io, __atomic_sub_fetch(&io->client_count, 1, __ATOMIC_ACQ_REL));
-}
-
-static bool wait_for_zero(struct io_thread *io, uint64_t *counter, unsigned timeout_ms)
-{
-    if (!io_is_ours(io))
-        return false;
-    uint64_t end = io_clock_ms() + timeout_ms;
-    const struct timespec deadline = {.tv_sec = (time_t)(end / 1000),
-                                      .tv_nsec = (long)(end % 1000) * 1000000};
-    int error = 0;
-    pthread_mutex_lock(&io->lock);
-    while (__atomic_load_n(counter, __ATOMIC_ACQUIRE) != 0 && error == 0)
-        error = pthread_cond_timedwait(&io->changed, &io->lock, &deadline);
-    pthread_mutex_unlock(&io->lock);
-    return __atomic_load_n(counter, __ATOMIC_ACQUIRE) == 0;
-}
-
-bool io_wait_clients(struct io_thread *io, unsigned timeout_ms)
-{
-    return wait_for_zero(io, &io->client_count, timeout_ms);
-}
-
-bool io_wait_published(struct io_thread *io, unsigned timeout_ms)
-{
-    return wait_for_zero(io, &io->unanswered_bytes, timeout_ms);
-}
-
-void io_log(struct io_thread *io, enum log_level level, const char *format, ...)
-{
-    char line[LOG_LINE + 1];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(line, sizeof(line), format, arguments);
-    va_end(arguments);
-    if (length < 0 || io->notices == NULL || mailbox_length(io->notices) > NOTICES_MAX)
-        return;
-    size_t size = (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1;
-    struct message *message = message_new(NULL, 0, line, size, false, 0);
-    if (message != NULL)
-        mailbox_post(io->notices, CALLBACK_LOG, NULL, message, (uint64_t)level, 0);
-}
-
-void io_stats(struct io_thread *io, struct io_stats *stats)
-{
-    const uint64_t *from = (const uint64_t *)&io->stats;
-    uint64_t *to = (uint64_t *)stats;
-    *stats = (struct io_stats){0};
-    /* All members but the last are 64-bit counters that others add to while we read. */
-    for (size_t i = 0; i < offsetof(struct io_stats, connected) / sizeof(*to); i++)
-        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
-    stats->connected = __atomic_load_n(&io->stats.connected, __ATOMIC_RELAXED);
-    stats->clients = __atomic_load_n(&io->client_count, __ATOMIC_RELAXED);
-    stats->unanswered_bytes = __atomic_load_n(&io->unanswered_bytes, __ATOMIC_RELAXED);
-    if (io_is_ours(io))
-        stats->blocks_dropped = callback_pool_dropped(io->callbacks);
 }
