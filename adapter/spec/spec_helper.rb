@@ -2,6 +2,10 @@
 
 $LOAD_PATH.unshift(File.expand_path("../lib", __dir__), __dir__)
 
+require "fileutils"
+require "openssl"
+require "securerandom"
+require "stringio"
 require "tmpdir"
 require "brokerd"
 require "support/deadline"

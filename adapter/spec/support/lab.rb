@@ -50,16 +50,19 @@ module Support
 
     # What a group of examples says to have one server for all of them.
     module Macros
-      def lab(app = APP, **options)
+      # @param bind [Boolean] on a unix socket
+      def lab(app = APP, bind: false, **options)
         before(:context) do
+          skip_unless_installed(options[:kind])
           @lab_folder = Dir.mktmpdir("brokerd-lab")
           @lab_broker = Broker.new(@lab_folder)
-          @lab = Server.new(@lab_folder, app, url: @lab_broker.url, **options)
+          @lab = Server.new(@lab_folder, app, url: @lab_broker.url,
+                                         bind: bind ? File.join(@lab_folder, "server.sock") : nil, **options)
         end
         after(:context) do
           @lab&.stop
           @lab_broker&.stop
-          FileUtils.remove_entry(@lab_folder)
+          FileUtils.remove_entry(@lab_folder) if @lab_folder
         end
       end
     end
