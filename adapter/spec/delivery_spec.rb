@@ -3,29 +3,29 @@
 require "spec_helper"
 
 RSpec.describe "Delivery across processes" do
-  program = <<~RUBY
-    #{Support::Lab::CLASSES}
-    use Brokerd::Middleware
-    class Member
-      def on_open(client)
-        client.subscribe(:news)
-        client.write(Process.pid.to_s)
+  let(:app) do
+    <<~RUBY
+      #{Support::Lab::CLASSES}
+      use Brokerd::Middleware
+      class Member
+        def on_open(client)
+          client.subscribe(:news)
+          client.write(Process.pid.to_s)
+        end
+
+        def on_message(client, data)
+          data.start_with?("local ") ? client.publish(:news, data, false) : client.publish(:news, data)
+        end
       end
+      MEMBER = Member.new
+      run(lambda do |env|
+        return Lab.new(env).call if env["HTTP_X_LAB"]
 
-      def on_message(client, data)
-        data.start_with?("local ") ? client.publish(:news, data, false) : client.publish(:news, data)
-      end
-    end
-    MEMBER = Member.new
-    run(lambda do |env|
-      return Lab.new(env).call if env["HTTP_X_LAB"]
-
-      env["rack.upgrade"] = MEMBER if env["rack.upgrade?"]
-      [200, { "content-type" => "text/plain" }, [Process.pid.to_s]]
-    end)
-  RUBY
-
-  let(:app) { program }
+        env["rack.upgrade"] = MEMBER if env["rack.upgrade?"]
+        [200, { "content-type" => "text/plain" }, [Process.pid.to_s]]
+      end)
+    RUBY
+  end
 
   # That many clients in each of the server's workers.
   # @return [Hash{String => Array}] the clients by their worker's process id

@@ -12,7 +12,7 @@ RSpec.describe "Servers" do
   kinds = { "Puma" => {}, "Puma on a unix socket" => { bind: true }, "Puma cluster" => { workers: 2 }, "Unicorn" => { kind: :unicorn },
             "Unicorn with preload_app" => { kind: :unicorn, preload: true }, "Pitchfork" => { kind: :pitchfork }, "Falcon" => { kind: :falcon } }
 
-  kinds.each do |name, options|
+  kinds.select { |_, options| Support::Server.installed?(options.fetch(:kind, :puma)) }.each do |name, options|
     describe name do
       lab(app, **options)
 

@@ -38,14 +38,18 @@ RSpec.describe "Shutdown" do
     [clients, streams]
   end
 
-  { "Puma, TERM" => [{}, "TERM"], "Puma, INT" => [{}, "INT"], "Puma cluster, TERM" => [{ workers: 2 }, "TERM"],
+  endings = {
+    "Puma, TERM" => [{}, "TERM"], "Puma, INT" => [{}, "INT"], "Puma cluster, TERM" => [{ workers: 2 }, "TERM"],
     "Puma cluster with preload_app!, TERM" => [{ workers: 2, preload: true }, "TERM"],
     "Puma, USR2 (restart by exec)" => [{}, "USR2"],
     "Unicorn, QUIT" => [{ kind: :unicorn }, "QUIT"],
     "Pitchfork, QUIT" => [{ kind: :pitchfork }, "QUIT"],
-    "Falcon, INT" => [{ kind: :falcon }, "INT"] }.each do |name, (options, signal)|
+    "Falcon, INT" => [{ kind: :falcon }, "INT"]
+  }
+  endings.each do |name, (options, signal)|
+    next unless Support::Server.installed?(options.fetch(:kind, :puma))
+
     it "S-30 on_shutdown, what it writes, close 1001, on_close: #{name}" do
-      skip_unless_installed(options[:kind])
       server = start_server(app, **options)
       clients, streams = opened(server)
       server.signal(signal)

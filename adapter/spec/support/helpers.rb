@@ -57,11 +57,6 @@ module Support
       raise "#{e.message}; there are: #{reports.last(20)}; log: #{lab&.log.to_s[-2000..] || lab&.log}"
     end
 
-    # Not every Gemfile of the matrix has every server.
-    def skip_unless_installed(kind)
-      skip("#{kind} is not in this Gemfile") if kind && Gem.loaded_specs[kind.to_s].nil?
-    end
-
     def wait_for(what, limit = Deadline::LIMIT, &block)
       Deadline.wait_for(what, limit, &block)
     end

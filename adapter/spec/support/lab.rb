@@ -53,7 +53,6 @@ module Support
       # @param bind [Boolean] on a unix socket
       def lab(app = APP, bind: false, **options)
         before(:context) do
-          skip_unless_installed(options[:kind])
           @lab_folder = Dir.mktmpdir("brokerd-lab")
           @lab_broker = Broker.new(@lab_folder)
           @lab = Server.new(@lab_folder, app, url: @lab_broker.url,
@@ -62,7 +61,7 @@ module Support
         after(:context) do
           @lab&.stop
           @lab_broker&.stop
-          FileUtils.remove_entry(@lab_folder) if @lab_folder
+          FileUtils.remove_entry(@lab_folder)
         end
       end
     end

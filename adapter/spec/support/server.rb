@@ -23,8 +23,9 @@ module Support
 
     attr_reader :port
 
-    def self.puma?
-      true
+    # Not every Gemfile of the matrix has every server.
+    def self.installed?(kind)
+      Gem.loaded_specs.key?(kind.to_s)
     end
 
     # @param kind [Symbol] :puma, :unicorn, :falcon, ...
