@@ -29,9 +29,8 @@ enum pattern_shape {
 };
 
 enum {
-    LIST_MAX = 8,         /* longer: split, while a prefix or suffix is left */
-    LIST_WINDOW_MAX = 24, /* longer: split, while a window is left */
-    LIST_WEAK = 64,       /* who joins a longer list is weak */
+    LIST_MAX = 8,   /* longer: split, while a piece is left to the newest member */
+    LIST_WEAK = 64, /* who joins a longer list is weak */
     WINDOW_MAX = 8,
     WINDOW_LEVELS = 3 /* so many windows on the way down at the most */
 };

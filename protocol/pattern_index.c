@@ -300,11 +300,7 @@ static bool is_too_long(const struct pattern_index *index, const struct pattern_
 {
     struct choice ignored;
 
-    if (bucket->count <= LIST_MAX)
-        return false;
-    if (has_end(index, bucket, PIECE_PREFIX) || has_end(index, bucket, PIECE_SUFFIX))
-        return true;
-    return bucket->count > LIST_WINDOW_MAX && choose_window(index, bucket, &ignored);
+    return bucket->count > LIST_MAX && choose(index, bucket, &ignored);
 }
 
 /* Files all members again, one level down. Those that cannot be, for want of a piece or of memory,
