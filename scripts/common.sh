@@ -55,12 +55,12 @@ locked() {
   flock tmp/build.lock "$@"
 }
 
-# build_programs FOLDER [CMAKE OPTION...]: configures once and builds.
+# build_programs FOLDER [CMAKE OPTION...]: configures and builds; $target: not all of it.
 build_programs() {
   local folder=$1
   shift
   locked cmake -S . -B "$folder" -G Ninja "$@" >"$folder.log" 2>&1 || { cat "$folder.log" >&2; fail "cmake failed"; }
-  locked cmake --build "$folder" >>"$folder.log" 2>&1 || { tail -n 60 "$folder.log" >&2; fail "building $folder failed"; }
+  locked cmake --build "$folder" ${target:+--target "$target"} >>"$folder.log" 2>&1 || { tail -n 60 "$folder.log" >&2; fail "building $folder failed"; }
 }
 
 build_extension() {

@@ -562,7 +562,7 @@ static int run(void)
     uint64_t start = now_ns(), published = board->published, delivered = received();
     double cpu = broker_cpu();
     struct timespec length = {(time_t)opt.seconds,
-                              (long)((opt.seconds - (time_t)opt.seconds) * 1e9)};
+                              (long)((opt.seconds - (double)(time_t)opt.seconds) * 1e9)};
     nanosleep(&length, NULL);
     cpu = broker_cpu() - cpu;
     published = board->published - published;

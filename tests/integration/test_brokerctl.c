@@ -317,14 +317,17 @@ Test(brokerctl, a_broker_that_does_not_even_say_hello_is_waited_for_no_longer_th
 
 /* ---- subscribe ---- */
 
-Test(brokerctl, subscribe_prints_what_matches)
+Test(brokerctl, subscribe_prints_what_matches_from_now_on)
 {
+    run("brokerctl publish news before");
     pid_t pid = start_in_background("subscribe -v 'n*' other");
     wait_for_text("err2", "subscribed");
     run("brokerctl publish news hello && brokerctl publish away no && brokerctl publish other yes");
     expect_output("");
     wait_for_text("out2", "news: hello\nother: yes\n");
     stop(pid);
+    run("cat out2");
+    expect_output("news: hello\nother: yes\n");
 }
 
 Test(brokerctl, subscribe_json_prints_an_object_a_line)
