@@ -47,7 +47,8 @@ void json_base64(FILE *out, const void *data, size_t length)
     for (size_t piece; length > 0; at += piece, length -= piece) {
         unsigned char encoded[65];
         piece = length < 48 ? length : 48;
-        fwrite(encoded, 1, (size_t)EVP_EncodeBlock(encoded, at, (int)piece), out);
+        int size = EVP_EncodeBlock(encoded, at, (int)piece);
+        fwrite(encoded, 1, (size_t)size, out);
     }
     putc('"', out);
 }
