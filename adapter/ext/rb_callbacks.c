@@ -310,11 +310,18 @@ static VALUE thread_loop(VALUE data)
 
 static void start_thread(struct crew *c);
 
+/* The interpreter ends (an at_exit may have been interrupted, so that nobody stopped us): it kills
+ * every thread, and would wait for ever for one that is started now. */
+static bool interpreter_ends(void)
+{
+    return !RTEST(rb_funcall(rb_thread_main(), rb_intern("alive?"), 0));
+}
+
 static VALUE thread_ended(VALUE data)
 {
     struct crew *c = (struct crew *)data;
     c->running--;
-    if (!over(c)) {
+    if (!over(c) && !interpreter_ends()) {
         start_thread(c);
     } else if (c->running == 0 && c != crew) {
         xfree(c);

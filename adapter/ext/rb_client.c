@@ -216,6 +216,17 @@ static void prepare_socket(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* fails on a unix socket */
 }
 
+static void deflate_options(VALUE terms, struct client_options *options)
+{
+    if (NIL_P(terms))
+        return;
+    Check_Type(terms, T_ARRAY);
+    options->deflate = true;
+    options->deflate_takeover = RTEST(rb_ary_entry(terms, 0));
+    options->client_bits = (uint8_t)NUM2UINT(rb_ary_entry(terms, 1));
+    options->server_bits = (uint8_t)NUM2UINT(rb_ary_entry(terms, 2));
+}
+
 /*
  * Brokerd::Client.take(fd, protocol, head, received, env, handler, deflate): a client on a
  * duplicate of that descriptor, which stays the caller's. deflate: nil, or the terms from
@@ -249,10 +260,9 @@ static VALUE client_take(int argc, VALUE *argv, VALUE class)
         .response_length = (size_t)RSTRING_LEN(head),
         .received = RSTRING_PTR(received),
         .received_length = (size_t)RSTRING_LEN(received),
-        .deflate = !NIL_P(argv[6]),
-        .deflate_takeover = RB_TYPE_P(argv[6], T_ARRAY) && RTEST(rb_ary_entry(argv[6], 0)),
         .wants_drained = wants_drained(c->handler),
     };
+    deflate_options(argv[6], &options);
     c->client = client_new(io, &options, (uintptr_t)c);
     RB_GC_GUARD(head);
     RB_GC_GUARD(received);

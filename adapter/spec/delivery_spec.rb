@@ -156,6 +156,16 @@ RSpec.describe "Delivery across processes" do
       expect(program.status).to be_success
     end
 
+    it "ends at once when it is told twice, while it waits for the broker" do
+      child = start_ruby('Brokerd.publish("a", "b"); at_exit { $stdout.write("waiting") && $stdout.flush }; sleep',
+                         url: "ipc://#{folder}/nobody.sock", env: { "BROKERD_SHUTDOWN_TIMEOUT" => "60" })
+      wait_for("the program") { File.exist?("/proc/#{child.pid}/task") && Dir.children("/proc/#{child.pid}/task").size > 4 }
+      child.signal("TERM")
+      wait_for("its end to begin") { child.output.include?("waiting") }
+      child.signal("TERM")
+      expect(child.wait(5)).to be_signaled
+    end
+
     it "publishes in a trap handler, even as its first use" do
       listener = broker_listener
       child = start_ruby('trap("USR1") { Brokerd.publish("news", "from a trap"); exit }; $stdout.write("ready"); $stdout.flush; sleep')

@@ -115,9 +115,7 @@ module Brokerd
     end
 
     def broker
-      return { url: url, embedded: false } if url
-
-      { url: "ipc://#{Embedded.socket}", embedded: true, program: Programs.find("brokerd") }
+      url ? { url: url, embedded: false } : Embedded.settings
     end
 
     # Shown by `brokerctl sessions`.
