@@ -157,9 +157,9 @@ RSpec.describe "Delivery across processes" do
     end
 
     it "ends at once when it is told twice, while it waits for the broker" do
-      child = start_ruby('Brokerd.publish("a", "b"); at_exit { $stdout.write("waiting") && $stdout.flush }; sleep',
+      child = start_ruby('Brokerd.publish("a", "b"); at_exit { $stdout.syswrite("waiting") }; $stdout.syswrite("ready"); sleep',
                          url: "ipc://#{folder}/nobody.sock", env: { "BROKERD_SHUTDOWN_TIMEOUT" => "60" })
-      wait_for("the program") { File.exist?("/proc/#{child.pid}/task") && Dir.children("/proc/#{child.pid}/task").size > 4 }
+      wait_for("the program") { child.output.include?("ready") }
       child.signal("TERM")
       wait_for("its end to begin") { child.output.include?("waiting") }
       child.signal("TERM")
