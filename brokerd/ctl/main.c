@@ -22,6 +22,7 @@ static const struct command {
     {"channels", cmd_channels, "[PATTERN]", "channels and patterns with subscribers"},
     {"engines", cmd_engines, "", "the engines that are attached"},
     {"engine", cmd_engine, "detach|reset NAME", "end an engine, or tell it all interest again"},
+    {"bench", cmd_bench, "", "put load on the broker; see the options"},
 };
 
 static int say(int status, const char *format, va_list arguments)
@@ -61,11 +62,15 @@ static void help(void)
          "                      broker of the application in this folder\n"
          "  --secret-file FILE  the broker's secret; else BROKERD_SECRET_FILE\n"
          "  --timeout SECONDS   how long to wait for an answer (5)\n"
-         "  --json              subscribe, stats, sessions, channels, engines, ping: JSON\n"
+         "  --json              subscribe, stats, sessions, channels, engines, ping, bench: JSON\n"
          "  --lines             publish: each line of standard input is a message\n"
          "  --binary            publish: the message is binary\n"
          "  -v, --verbose       publish: print how many sessions it reached;\n"
          "                      subscribe: say when the subscription stands\n"
+         "  --publishers N, --subscribers N   bench: processes of each kind (1 and 1)\n"
+         "  --size BYTES        bench: of a message (64)\n"
+         "  --rate N            bench: messages a second of all publishers (as many as go)\n"
+         "  --seconds N         bench: how long (5)\n"
          "  --version, --help\n\n"
          "exit status: 0 done (also when nobody listens), 1 refused, unreachable or unknown, 2 "
          "usage");
@@ -82,6 +87,43 @@ static bool parse_timeout(const char *text, unsigned *ms)
     return true;
 }
 
+static bool parse_number(const char *text, double least, double most, double *number)
+{
+    char *end;
+    errno = 0;
+    *number = strtod(text, &end);
+    return !errno && end != text && !*end && *number >= least && *number <= most;
+}
+
+enum { PUBLISHERS = 512, SUBSCRIBERS, SIZE, RATE, SECONDS };
+
+/* The options of bench. */
+static bool parse_bench(struct ctl_options *options, int option, const char *text)
+{
+    double number;
+    switch (option) {
+    case PUBLISHERS:
+        if (!parse_number(text, 1, CTL_BENCH_WORKERS_MAX, &number))
+            return false;
+        options->publishers = (unsigned)number;
+        return true;
+    case SUBSCRIBERS:
+        if (!parse_number(text, 0, CTL_BENCH_WORKERS_MAX, &number))
+            return false;
+        options->subscribers = (unsigned)number;
+        return true;
+    case SIZE:
+        if (!parse_number(text, 1, 8 << 20, &number))
+            return false;
+        options->size = (size_t)number;
+        return true;
+    case RATE:
+        return parse_number(text, 0.001, 1e7, &options->rate);
+    default:
+        return parse_number(text, 0.1, 86400, &options->seconds);
+    }
+}
+
 /* Exit status, or -1 to go on. */
 static int parse(struct ctl_options *options, int argc, char **argv)
 {
@@ -94,6 +136,11 @@ static int parse(struct ctl_options *options, int argc, char **argv)
         {"lines", no_argument, NULL, LINES},
         {"binary", no_argument, NULL, BINARY},
         {"verbose", no_argument, NULL, 'v'},
+        {"publishers", required_argument, NULL, PUBLISHERS},
+        {"subscribers", required_argument, NULL, SUBSCRIBERS},
+        {"size", required_argument, NULL, SIZE},
+        {"rate", required_argument, NULL, RATE},
+        {"seconds", required_argument, NULL, SECONDS},
         {"version", no_argument, NULL, VERSION},
         {"help", no_argument, NULL, HELP},
         {NULL, 0, NULL, 0},
@@ -122,6 +169,14 @@ static int parse(struct ctl_options *options, int argc, char **argv)
             break;
         case 'v':
             options->verbose = true;
+            break;
+        case PUBLISHERS:
+        case SUBSCRIBERS:
+        case SIZE:
+        case RATE:
+        case SECONDS:
+            if (!parse_bench(options, option, optarg))
+                return ctl_usage("%s is no number that this option of bench takes", optarg);
             break;
         case VERSION:
             puts("brokerctl " BROKERD_VERSION);
@@ -165,7 +220,11 @@ int main(int argc, char **argv)
 {
     struct ctl_options options = {.url = setting("BROKERD_URL"),
                                   .secret_file = setting("BROKERD_SECRET_FILE"),
-                                  .timeout_ms = 5000};
+                                  .timeout_ms = 5000,
+                                  .publishers = 1,
+                                  .subscribers = 1,
+                                  .size = 64,
+                                  .seconds = 5};
     int status = parse(&options, argc, argv);
     if (status >= 0)
         return status;
