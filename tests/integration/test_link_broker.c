@@ -25,6 +25,7 @@ static struct process processes[PROCESSES];
 static struct broker broker;
 static struct proxy proxy;
 static bool has_proxy;
+static const char *secret_file;
 
 static void process_start(struct process *p, const char *path)
 {
@@ -34,6 +35,7 @@ static void process_start(struct process *p, const char *path)
     io_config_init(&config);
     config.url = url;
     config.name = "test";
+    config.secret_file = secret_file;
     config.block_buffer =
         1u << 30; /* the test may be slow; the mailbox's limit is another's test */
     *p = (struct process){.io = io_thread_start(&config, error, sizeof(error))};
@@ -381,4 +383,39 @@ Test(link_broker, a_broker_without_a_journal_is_a_new_epoch_after_a_restart)
     for (int i = 0; i < PROCESSES; i++)
         cr_assert_gt(processes[i].gaps, 0u);
     end_all();
+}
+
+Test(link_broker, authentication_by_a_secret)
+{
+    char dir[] = "/tmp/brokerd-secret-XXXXXX", right[64], wrong[64], url[128], error[200];
+    cr_assert(mkdtemp(dir) != NULL);
+    snprintf(right, sizeof(right), "%s/right", dir);
+    snprintf(wrong, sizeof(wrong), "%s/wrong", dir);
+    const char *const texts[2][2] = {{right, "open sesame\n"}, {wrong, "open barley\n"}};
+    for (int i = 0; i < 2; i++) {
+        int fd = open(texts[i][0], O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        cr_assert(write(fd, texts[i][1], 12) == 12);
+        close(fd);
+    }
+    secret_file = right;
+    start_all((const char *const[]){"--secret-file", right, NULL}, 0);
+    publish_for(300, 1000, 20, NULL);
+    expect_everything_once();
+    struct io_config config;
+    io_config_init(&config);
+    snprintf(url, sizeof(url), "ipc://%s", broker.path);
+    config.url = url;
+    config.secret_file = wrong;
+    struct io_thread *stranger = io_thread_start(&config, error, sizeof(error));
+    cr_assert(stranger != NULL);
+    broker_log_has(&broker, "authentication failed");
+    struct io_stats stats;
+    io_stats(stranger, &stats);
+    cr_assert(!stats.connected);
+    io_thread_stop(stranger);
+    end_all();
+    secret_file = NULL;
+    unlink(right);
+    unlink(wrong);
+    rmdir(dir);
 }

@@ -1,3 +1,4 @@
+#include "auth.h"
 #include "link_fixture.h"
 
 static void open_plain(void)
@@ -788,4 +789,101 @@ Test(link, replies_in_every_portion_of_bytes)
     }
     expect_callback(CALLBACK_DELIVERY, "one");
     block_unref(block);
+}
+
+/* ---- authentication ---- */
+
+static void open_secret(void)
+{
+    fixture_open("open sesame\n");
+}
+
+TestSuite(link_secret, .init = open_secret, .fini = fixture_close, .timeout = 60);
+
+static const uint8_t NONCE[AUTH_NONCE_SIZE] = "the broker's nonce, 32 bytes lo";
+
+static void reply_with_block(const struct asked *a, enum status status, const uint8_t *proof)
+{
+    uint8_t bytes[128];
+    struct wire_attach_reply block = {.record_max = 1 << 20, .proof = proof, .proof_length = 32};
+    wire_attach_reply_encode(bytes, &block);
+    broker_reply(a->id, (struct wire_reply){.operation = WIRE_ATTACH, .status = (uint8_t)status},
+                 bytes, wire_attach_reply_size(&block));
+}
+
+static struct auth_exchange exchange_of(const struct asked *a)
+{
+    return (struct auth_exchange){.secret = "open sesame",
+                                  .secret_length = 11,
+                                  .nonce = NONCE,
+                                  .client_nonce = a->attach.proof,
+                                  .name = "worker",
+                                  .name_length = 6};
+}
+
+/* Up to the ATTACH that carries the proof, which must be right and come before any name. */
+static struct asked expect_proof(unsigned connection)
+{
+    uint8_t wanted[AUTH_MAC_SIZE];
+    broker_accept(connection);
+    struct asked a = broker_next(WIRE_ATTACH);
+    cr_assert_eq(a.attach.proof_length, 0);
+    cr_assert_eq(a.header.records, 0);
+    cr_assert_eq(a.header.flags, WIRE_MORE);
+    reply_with_block(&a, STATUS_AUTH, NONCE);
+    a = broker_next(WIRE_ATTACH);
+    cr_assert_eq(a.header.records, 0);
+    cr_assert_eq(a.header.flags, WIRE_MORE);
+    cr_assert_eq(a.attach.proof_length, WIRE_PROOF_SIZE);
+    struct auth_exchange exchange = exchange_of(&a);
+    cr_assert(auth_client_proof(&exchange, wanted));
+    cr_assert_eq(memcmp(a.attach.proof + 32, wanted, 32), 0);
+    return a;
+}
+
+Test(link_secret, both_sides_prove_it_before_any_channel_is_named)
+{
+    struct block *block = subscribe_to("secret channel");
+    uint8_t proof[AUTH_MAC_SIZE];
+    link_start(f.io.link);
+    struct asked a = expect_proof(1);
+    struct auth_exchange exchange = exchange_of(&a);
+    cr_assert(auth_server_proof(&exchange, proof));
+    reply_with_block(&a, STATUS_OK, proof);
+    a = broker_next(WIRE_ATTACH);
+    cr_assert_eq(a.header.flags, 0);
+    cr_assert_eq(a.attach.proof_length, 0);
+    expect_record(&a, 0, WIRE_SUBSCRIBE, "secret channel", "", 0);
+    broker_attach_ok(&a, 0, 0);
+    WAIT_FOR(link_is_attached(f.io.link));
+    cr_assert_null(f.io.link->secret);
+    block_unref(block);
+}
+
+Test(link_secret, a_broker_that_does_not_know_it_is_left)
+{
+    uint8_t proof[AUTH_MAC_SIZE];
+    link_start(f.io.link);
+    struct asked a = expect_proof(1);
+    struct auth_exchange exchange = exchange_of(&a);
+    cr_assert(auth_client_proof(&exchange, proof)); /* reflects what it got */
+    reply_with_block(&a, STATUS_OK, proof);
+    WAIT_FOR(f.closed);
+    broker_accept(2); /* does not ask at all */
+    a = broker_next(WIRE_ATTACH);
+    broker_attach_ok(&a, 0, 0);
+    WAIT_FOR(f.closed);
+    a = expect_proof(3); /* asks twice */
+    reply_with_block(&a, STATUS_AUTH, NONCE);
+    WAIT_FOR(f.closed);
+}
+
+Test(link, a_broker_that_wants_a_secret_when_there_is_none)
+{
+    link_start(f.io.link);
+    broker_accept(1);
+    struct asked a = broker_next(WIRE_ATTACH);
+    reply_with_block(&a, STATUS_AUTH, NONCE);
+    WAIT_FOR(f.closed);
+    broker_attach(2, 0, 0);
 }
