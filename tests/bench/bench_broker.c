@@ -33,7 +33,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OUTSTANDING = 4, WORKERS_MAX = 1100, SAMPLES_MAX = 1 << 20, MESSAGE_MAX = 64 << 20 };
+enum {
+    OUTSTANDING = 4,
+    BATCHES = 64,
+    WORKERS_MAX = 1100,
+    SAMPLES_MAX = 1 << 20,
+    MESSAGE_MAX = 64 << 20
+};
 
 struct options {
     const char *broker, *mode;
@@ -258,33 +264,38 @@ static void link_open(struct link *l)
     l->start = l->end = 0;
 }
 
-/* subscribes: `channels` names c0, c1 ... or patterns cN*; 0 none */
+/* subscribes: `channels` names c0, c1 ... or patterns cN*; 0 none. A long list goes in parts. */
 static void link_attach(struct link *l, unsigned channels)
 {
-    size_t most = 256 + (size_t)channels * 64;
-    uint8_t *out = malloc(most + 64), *body = malloc(most);
+    enum { PART_MAX = WIRE_ATTACH_PART_SIZE / 2, RECORD_MAX = 128 };
     struct wire_attach attach = {
         .generation = 1, .name = (const uint8_t *)"bench", .name_length = 5};
     attach.pid = (uint32_t)getpid();
-    wire_attach_encode(body, &attach);
-    size_t length = wire_attach_size(&attach);
-    for (unsigned i = 0; i < channels; i++) {
-        char name[32];
-        int n = snprintf(name, sizeof(name), "c%u%s", i, opt.patterns ? "*" : "");
-        struct wire_record record = {.type = WIRE_SUBSCRIBE,
-                                     .flags = opt.patterns ? WIRE_PATTERN : 0,
-                                     .channel = (const uint8_t *)name,
-                                     .channel_length = (uint16_t)n};
-        wire_record_encode(body + length, &record);
-        length += wire_record_size((size_t)n, 0);
-    }
+    uint8_t *out = malloc(256), *body = malloc(PART_MAX + RECORD_MAX);
     if (getrandom(&l->session, 8, 0) != 8)
         fail("getrandom");
-    size_t at = put_head(l, out, length, WIRE_ATTACH, channels, l->session);
-    write_all(l, out, at);
-    write_all(l, body, length);
-    struct wire_reply reply;
-    next_reply(l, &reply, &length);
+    for (unsigned done = 0, last = 0; last == 0;) {
+        unsigned first = done;
+        wire_attach_encode(body, &attach);
+        size_t length = wire_attach_size(&attach);
+        for (; done < channels && length < PART_MAX; done++) {
+            char name[32];
+            int n = snprintf(name, sizeof(name), "c%u%s", done, opt.patterns ? "*" : "");
+            struct wire_record record = {.type = WIRE_SUBSCRIBE,
+                                         .flags = opt.patterns ? WIRE_PATTERN : 0,
+                                         .channel = (const uint8_t *)name,
+                                         .channel_length = (uint16_t)n};
+            wire_record_encode(body + length, &record);
+            length += wire_record_size((size_t)n, 0);
+        }
+        last = done == channels;
+        size_t at = put_head(l, out, length, WIRE_ATTACH, done - first, l->session);
+        put_u16le(out + at - WIRE_REQUEST_SIZE + 2, last ? 0 : WIRE_MORE);
+        write_all(l, out, at);
+        write_all(l, body, length);
+        struct wire_reply reply;
+        next_reply(l, &reply, &length);
+    }
     free(out);
     free(body);
 }
@@ -298,11 +309,9 @@ struct submit {
     uint64_t sequence;
 };
 
-static void submit_make(struct submit *s, uint32_t records)
+/* The number-th of several, whose records are spread over all channels. */
+static void submit_make_of(struct submit *s, uint32_t records, uint64_t origin, unsigned number)
 {
-    uint64_t origin = 0;
-    if (getrandom(&origin, 8, 0) != 8)
-        fail("getrandom");
     uint8_t *payload = calloc(1, opt.size);
     s->records = records;
     s->head = sp_prefix_size(transport) + 4 + WIRE_REQUEST_SIZE;
@@ -311,7 +320,8 @@ static void submit_make(struct submit *s, uint32_t records)
     s->sequence = 1;
     for (uint32_t i = 0; i < records; i++) {
         char name[32];
-        int n = snprintf(name, sizeof(name), "c%u", i % opt.channels);
+        uint64_t spread = ((uint64_t)number * records + i) * 2654435761u; /* prime */
+        int n = snprintf(name, sizeof(name), "c%u", (unsigned)(spread % opt.channels));
         struct wire_record record = {.type = WIRE_PUBLISH,
                                      .flags = WIRE_BINARY,
                                      .origin = origin,
@@ -323,6 +333,14 @@ static void submit_make(struct submit *s, uint32_t records)
         s->length += wire_record_size((size_t)n, opt.size);
     }
     free(payload);
+}
+
+static void submit_make(struct submit *s, uint32_t records)
+{
+    uint64_t origin = 0;
+    if (getrandom(&origin, 8, 0) != 8)
+        fail("getrandom");
+    submit_make_of(s, records, origin, 0);
 }
 
 static void submit_send(struct link *l, struct submit *s)
@@ -337,14 +355,21 @@ static void submit_send(struct link *l, struct submit *s)
 static void publisher_batched(void)
 {
     struct link l;
-    struct submit s;
+    static struct submit set[BATCHES];
+    unsigned batches = opt.channels > 1 ? BATCHES : 1;
+    uint64_t origin = 0, sequence = 1;
     link_open(&l);
     link_attach(&l, 0);
-    submit_make(&s, (uint32_t)(opt.batch / wire_record_size(2, opt.size)) + 1);
+    if (getrandom(&origin, 8, 0) != 8)
+        fail("getrandom");
+    for (unsigned i = 0; i < batches; i++)
+        submit_make_of(&set[i], (uint32_t)(opt.batch / wire_record_size(2, opt.size)) + 1, origin,
+                       i);
     uint64_t lead = 16u << 20;
     unsigned outstanding = 0;
     board->ready++;
-    while (!board->stop) {
+    for (unsigned turn = 0; !board->stop; turn++) {
+        struct submit *s = &set[turn % batches];
         while (outstanding == OUTSTANDING) {
             struct wire_reply reply;
             size_t length;
@@ -358,13 +383,15 @@ static void publisher_batched(void)
                 least = received < least ? received : least;
             }
             if (opt.subscribers == 0 || board->stop ||
-                (board->published - least) * (s.length / s.records) < lead)
+                (board->published - least) * (s->length / s->records) < lead)
                 break;
             nanosleep(&(struct timespec){0, 20000}, NULL);
         }
-        submit_send(&l, &s);
+        s->sequence = sequence;
+        submit_send(&l, s);
+        sequence = s->sequence;
         outstanding++;
-        board->published += s.records;
+        board->published += s->records;
     }
     _exit(0);
 }
