@@ -170,7 +170,7 @@ module Bench
       raise "Action Cable has no event streams" unless transport == "ws"
 
       ["--url", url("/"), "--publish", url("/"), "--subprotocol", "actioncable-v1-json",
-       "--send-on-open", %({"command":"subscribe","identifier":"#{IDENTIFIER}"}), "--ready-when", "confirm_subscription",
+       "--send-on-open", %({"command":"subscribe","identifier":"#{IDENTIFIER}"}), "--send-after", "welcome", "--ready-when", "confirm_subscription",
        "--publish-format", %({"command":"message","identifier":"#{IDENTIFIER}","data":"{\\"action\\":\\"publish\\",\\"m\\":\\"%s\\"}"}),
        *common]
     end

@@ -103,10 +103,28 @@ static void became_ready(struct load *load, struct client *c)
         load->ready++;
 }
 
+static bool has_text(const uint8_t *bytes, size_t length, const char *text)
+{
+    return text == NULL || memmem(bytes, length, text, strlen(text)) != NULL;
+}
+
+/* What a greeted client has received so far says whether it may ask, and whether it is ready. */
+static bool greet(struct load *load, struct client *c, const uint8_t *bytes, size_t length)
+{
+    const struct options *o = load->options;
+    if (!c->asked && has_text(bytes, length, o->send_after)) {
+        c->asked = true;
+        if (o->send_on_open != NULL && !client_send(c, 1, o->send_on_open, strlen(o->send_on_open)))
+            return load_fail(load, "send: %s", strerror(errno));
+    }
+    if (c->asked && has_text(bytes, length, o->ready_when))
+        became_ready(load, c);
+    return true;
+}
+
 /* The response's head is whole in held. */
 static bool check_response(struct load *load, struct client *c, size_t head)
 {
-    const struct options *o = load->options;
     char *text = (char *)c->held;
     text[head - 1] = '\0';
     bool right = c->sse
@@ -116,13 +134,10 @@ static bool check_response(struct load *load, struct client *c, size_t head)
         return load_fail(load, "the server answered: %.60s", text);
     c->held_length -= (uint32_t)head;
     memmove(c->held, c->held + head, c->held_length);
-    if (o->send_on_open != NULL && !c->sse &&
-        !client_send(c, 1, o->send_on_open, strlen(o->send_on_open)))
-        return load_fail(load, "send: %s", strerror(errno));
-    if (o->ready_when != NULL && !c->sse)
-        c->state = CLIENT_GREETED;
-    else
-        became_ready(load, c);
+    c->state = CLIENT_GREETED;
+    if (!c->sse)
+        return greet(load, c, c->held, c->held_length);
+    became_ready(load, c);
     return true;
 }
 
@@ -140,20 +155,16 @@ static bool read_response(struct load *load, struct client *c)
     return check_response(load, c, (size_t)(end - c->held) + 4);
 }
 
-/* A greeted client is ready when the text it waits for has come; what it receives until then is
- * talk. */
+/* Looks at what comes without taking it; it is talk, and taken as such. */
 static bool read_greeting(struct load *load, struct client *c)
 {
-    ssize_t n = recv(c->fd, load->buffer, 16384, MSG_PEEK);
-    const char *text = load->options->ready_when;
-    bool ready = n > 0 && memmem(load->buffer, (size_t)n, text, strlen(text)) != NULL;
-    ready =
-        ready || (c->held != NULL && memmem(c->held, c->held_length, text, strlen(text)) != NULL);
-    if (!client_read(load, c))
-        return load_fail(load, "connection closed before it was ready");
-    if (ready)
-        became_ready(load, c);
-    return true;
+    size_t held = c->held_length;
+    if (held > 0)
+        memcpy(load->buffer, c->held, held);
+    ssize_t n = recv(c->fd, load->buffer + held, 16384, MSG_PEEK);
+    if (n > 0 && !greet(load, c, load->buffer, held + (size_t)n))
+        return false;
+    return client_read(load, c) || load_fail(load, "connection closed before it was ready");
 }
 
 void client_close(struct load *load, struct client *c)

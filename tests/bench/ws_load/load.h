@@ -42,6 +42,7 @@ struct options {
     const char
         *publish_format; /* what stands around a published message: text with one %s, or NULL */
     const char *send_on_open; /* a client's first message, or NULL */
+    const char *send_after;   /* it is sent when this text has come, or NULL: at once */
     const char *ready_when; /* a client is ready when it has received this text, or NULL: at once */
     const char *origin;     /* the Origin header, or NULL */
     const char *subprotocol; /* Sec-WebSocket-Protocol, or NULL */
@@ -65,8 +66,8 @@ enum client_state {
 
 struct client {
     int fd;
-    uint8_t state; /* enum client_state */
-    bool sse, is_publisher;
+    uint8_t state;                 /* enum client_state */
+    bool sse, is_publisher, asked; /* asked: send_on_open was sent */
     uint32_t held_length;
     uint8_t *held; /* an incomplete frame or line, from malloc; NULL when there is none */
     struct receipt receipt;

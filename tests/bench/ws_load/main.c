@@ -38,6 +38,7 @@ static const char help[] =
     "included\n"
     "  --probe PATH          idle: ask for this by HTTP before each reading of memory\n"
     "  --send-on-open T      each client's first message\n"
+    "  --send-after T        it waits for a message with this text\n"
     "  --ready-when T        a client is ready when a message with this text came\n"
     "  --origin O, --subprotocol P   request headers\n"
     "  --json                one JSON object instead of one line\n"
@@ -65,6 +66,7 @@ enum {
     OPT_PIDS,
     OPT_PROBE,
     OPT_ON_OPEN,
+    OPT_AFTER,
     OPT_READY,
     OPT_ORIGIN,
     OPT_SUBPROTOCOL,
@@ -86,6 +88,7 @@ static const struct option names[] = {{"url", 1, 0, OPT_URL},
                                       {"pids", 1, 0, OPT_PIDS},
                                       {"probe", 1, 0, OPT_PROBE},
                                       {"send-on-open", 1, 0, OPT_ON_OPEN},
+                                      {"send-after", 1, 0, OPT_AFTER},
                                       {"ready-when", 1, 0, OPT_READY},
                                       {"origin", 1, 0, OPT_ORIGIN},
                                       {"subprotocol", 1, 0, OPT_SUBPROTOCOL},
@@ -133,6 +136,9 @@ static bool set_option(struct options *o, int name, const char *value)
         return true;
     case OPT_ON_OPEN:
         o->send_on_open = value;
+        return true;
+    case OPT_AFTER:
+        o->send_after = value;
         return true;
     case OPT_READY:
         o->ready_when = value;
