@@ -41,7 +41,6 @@ Test(buffer, a_size_that_overflows_is_refused)
     buffer_init(&b, SIZE_MAX);
     cr_assert(buffer_append(&b, "x", 1));
     cr_assert_null(buffer_reserve(&b, SIZE_MAX));
-    cr_assert_null(buffer_reserve(&b, SIZE_MAX - 1));
     cr_assert_eq(buffer_length(&b), 1);
     buffer_release(&b);
 }
