@@ -2,6 +2,7 @@
 
 # Runs what scripts/bench measures: rounds, in each round every contestant of every work once, in an order
 # that turns by one from round to round, so that a slow moment of the machine meets all alike.
+require "fileutils"
 require "optparse"
 require_relative "bench/works"
 require_relative "bench/table"
@@ -92,6 +93,7 @@ module Bench
 
     def show(table)
       puts table.to_text
+      FileUtils.mkdir_p(DOCS)
       everything = { "machine" => @machine, "rounds" => @options[:rounds], "seconds" => @options[:seconds], "works" => table.to_h }
       File.write(@options[:json], "#{JSON.pretty_generate(everything)}\n") if @options[:json]
       File.write(File.join(DOCS, "ratios.svg"), Plot.new(table, machine_text).to_svg) if @options[:plot] || @options[:docs]
