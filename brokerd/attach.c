@@ -59,8 +59,8 @@ static bool is_unsure(const struct server *server, const struct wire_attach *att
     if (attach->origin == 0 || attach->unanswered == 0 || known != 0)
         return false;
     return attach->epoch != server->journal.header->epoch ||
-           attach->unanswered + 1 < server->journal.first_id ||
-           origins_forgotten(server->origins) > attach->unanswered;
+           attach->unanswered < server->journal.first_id ||
+           origins_forgotten(server->origins) >= attach->unanswered;
 }
 
 /* OK, with the block that tells the limit and, to who gave a proof, the broker's own. false: the

@@ -46,7 +46,7 @@ static const char *send_part(struct link *link, bool with_list, const uint8_t *p
     struct wire_attach attach = {.generation = link->generation,
                                  .epoch = link->epoch,
                                  .origin = link->unanswered.origin,
-                                 .unanswered = unanswered_head(&link->unanswered),
+                                 .unanswered = unanswered_lowest_id(&link->unanswered),
                                  .pid = (uint32_t)getpid(),
                                  .name = (const uint8_t *)config->name,
                                  .name_length =

@@ -171,9 +171,9 @@ struct unanswered_removed unanswered_drop_first(struct unanswered *u)
     return drop(u, 0, SIZE_MAX);
 }
 
-uint64_t unanswered_head(const struct unanswered *u)
+uint64_t unanswered_lowest_id(const struct unanswered *u)
 {
     if (u->first > u->written || u->mark_count == 0)
         return 0;
-    return u->marks[0].head ? u->marks[0].head : 1;
+    return u->marks[0].head + 1;
 }

@@ -83,8 +83,8 @@ struct unanswered_removed unanswered_drop_larger(struct unanswered *u, size_t ma
 /* Removes the oldest record in the same way: the broker refused it. */
 struct unanswered_removed unanswered_drop_first(struct unanswered *u);
 
-/* For ATTACH: the head known when the oldest that a broker may have seen was first sent; 0: none. A
- * head of 0 is told as 1, which is as safe, since 0 would mean that there is none. */
-uint64_t unanswered_head(const struct unanswered *u);
+/* For ATTACH: the lowest id that the oldest which a broker may have seen can have got, 1 more than
+ * the head known when it was first sent; 0: there is none. */
+uint64_t unanswered_lowest_id(const struct unanswered *u);
 
 #endif

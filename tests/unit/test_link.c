@@ -207,7 +207,7 @@ Test(link, rule_8_unsure_drops_what_was_sent_and_keeps_what_was_not)
     publish("a", "two");
     broker_accept(2);
     a = broker_next(WIRE_ATTACH);
-    cr_assert_eq(a.attach.unanswered, 500, "the head that was known at the first sending");
+    cr_assert_eq(a.attach.unanswered, 501, "one more than the head at the first sending");
     cr_assert_eq(a.attach.epoch, EPOCH);
     f.head = 9000;
     broker_attach_ok(&a, WIRE_UNSURE, 0);
@@ -219,7 +219,7 @@ Test(link, rule_8_unsure_drops_what_was_sent_and_keeps_what_was_not)
     cr_assert_eq(f.io.stats.publishes_unsure, 1);
 }
 
-Test(link, rule_8_a_head_that_was_0_is_told_as_1)
+Test(link, rule_8_a_head_of_0_is_not_taken_for_none)
 {
     link_start(f.io.link);
     broker_attach(1, 0, 0);
