@@ -75,8 +75,8 @@ static inline bool proxy_forward(struct proxy *p, struct proxy_pair *pair, int f
     uint8_t bytes[PROXY_CHUNK];
     bool calm = __atomic_load_n(&p->calm, __ATOMIC_RELAXED);
     size_t most = sizeof(bytes);
-    if (!calm && pair->budget[from] < (int64_t)most)
-        most = (size_t)pair->budget[from];
+    if (!calm && pair->budget[from] < (int64_t)most) /* below 0 after a calm time */
+        most = pair->budget[from] > 0 ? (size_t)pair->budget[from] : 0;
     ssize_t n = most > 0 ? recv(pair->fd[from], bytes, most, MSG_DONTWAIT) : 0;
     if (n < 0)
         return errno == EAGAIN;
