@@ -35,6 +35,7 @@ struct embedded {
     pid_t pid;   /* of `brokerd --background` */
     uint64_t started_ms;
     uint64_t failed_ms; /* 0: the last start did not fail */
+    bool complained;    /* since the last start that did not fail */
 };
 
 static char *with_suffix(const char *path, const char *suffix)
@@ -50,14 +51,21 @@ static void start_ended(struct embedded *e)
     e->pid = 0;
 }
 
+/* Told once, not every second until somebody has mended it. */
+static enum log_level next_level(struct embedded *e)
+{
+    enum log_level level = e->complained ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR;
+    e->failed_ms = e->io->now_ms;
+    e->complained = true;
+    return level;
+}
+
 static void start_failed(struct embedded *e, const char *what)
 {
-    e->failed_ms = e->io->now_ms;
-    io_log(e->io, LOG_LEVEL_ERROR,
-           "the broker did not start: %s; its own words are in %s. Is %s executable? BROKERD_BIN "
-           "names "
-           "another, BROKERD_URL a broker that runs already",
-           what, e->log_path, e->program);
+    io_log(e->io, next_level(e),
+           "the application's broker did not start: %s. The program is %s, its own words are in "
+           "%s. BROKERD_BIN names another program, BROKERD_URL a broker that runs already",
+           what, e->program, e->log_path);
 }
 
 static void look_at_start(evutil_socket_t fd, short what, void *context)
@@ -77,8 +85,10 @@ static void look_at_start(evutil_socket_t fd, short what, void *context)
         start_failed(e, "it ended at once");
     else if (ended == 0)
         start_failed(e, "it did not begin to listen within 10 s");
-    else
+    else {
         e->failed_ms = 0;
+        e->complained = false;
+    }
     start_ended(e);
 }
 
@@ -169,9 +179,9 @@ static bool take_lock(struct embedded *e)
 {
     int fd = open(e->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
-        e->failed_ms = e->io->now_ms;
-        io_log(e->io, LOG_LEVEL_ERROR, "the broker cannot be started: %s: %s", e->lock_path,
-               strerror(errno));
+        const char *reason = strerror(errno);
+        io_log(e->io, next_level(e), "the application's broker cannot be started: %s: %s",
+               e->lock_path, reason);
         return false;
     }
     if (flock(fd, LOCK_EX | LOCK_NB) != 0 || !descriptors_add(fd)) {

@@ -49,8 +49,10 @@ static void note_failure(struct link *link, bool was_attached, bool left, const 
     if (strncmp(link->last_failure, reason, sizeof(link->last_failure) - 1) == 0)
         return;
     snprintf(link->last_failure, sizeof(link->last_failure), "%s", reason);
-    io_log(link->io, LOG_LEVEL_WARN, "no link to %s: %s; trying again until there is one",
-           link->io->config.url, reason);
+    /* The broker that we start ourselves is not there at first; a start that fails is logged. */
+    bool expected = link->io->embedded && link->state == LINK_CONNECTING;
+    io_log(link->io, expected ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN,
+           "no link to %s: %s; trying again until there is one", link->io->config.url, reason);
 }
 
 void link_down(struct link *link, const char *reason)

@@ -112,7 +112,9 @@ const char *link_message(struct link *link, const uint8_t *body, size_t length)
     case STATUS_OK:
         break;
     case STATUS_VERSION:
-        return "the broker speaks another version of the protocol";
+        return "the broker speaks another version of the protocol: both sides need the same "
+               "brokerd (an application's own broker ends when all processes that use it have "
+               "ended)";
     default:
         return "an answer that is shorter than its header";
     }

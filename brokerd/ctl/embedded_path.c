@@ -24,35 +24,85 @@ static bool to_parent(char *path)
     return true;
 }
 
+static bool has_gemfile(const char *folder)
+{
+    char file[PATH_MAX + 16];
+    snprintf(file, sizeof(file), "%s/Gemfile", folder);
+    if (is_file(file))
+        return true;
+    snprintf(file, sizeof(file), "%s/gems.rb", folder);
+    return is_file(file);
+}
+
+/* The real path of the folder that the file stands in; a link to the file is not followed. */
+static bool folder_of(const char *file, char folder[PATH_MAX])
+{
+    char path[PATH_MAX];
+    const char *slash = strrchr(file, '/');
+    size_t length = slash ? (size_t)(slash - file) + 1 : 0;
+    if (length >= sizeof(path))
+        return false;
+    memcpy(path, file, length);
+    path[length] = 0;
+    return realpath(length ? path : ".", folder) != NULL;
+}
+
 /* Bundler's Gemfile, else the nearest one at or above the current folder, else the current folder.
  */
 static bool application_folder(char folder[PATH_MAX])
 {
     const char *gemfile = getenv("BUNDLE_GEMFILE");
-    if (gemfile && is_file(gemfile) && realpath(gemfile, folder))
-        return to_parent(folder);
+    if (gemfile && is_file(gemfile))
+        return folder_of(gemfile, folder);
     char here[PATH_MAX];
     if (!getcwd(here, sizeof(here)))
         return false;
     char at[PATH_MAX];
     memcpy(at, here, sizeof(at));
     do {
-        char file[PATH_MAX + 16];
-        snprintf(file, sizeof(file), "%s/Gemfile", at);
-        if (is_file(file))
+        if (has_gemfile(at))
             return realpath(at, folder) != NULL;
     } while (to_parent(at));
     return realpath(here, folder) != NULL;
 }
 
+/* The system's temporary folder, the same for every process of a user: not $TMPDIR. */
+static void temporary_folder(char folder[PATH_MAX])
+{
+    size_t length = 0;
+#ifdef _CS_DARWIN_USER_TEMP_DIR
+    length = confstr(_CS_DARWIN_USER_TEMP_DIR, folder, PATH_MAX);
+    if (length > 1 && length <= PATH_MAX && folder[length - 2] == '/')
+        folder[length - 2] = 0;
+#endif
+    if (length == 0 || length > PATH_MAX)
+        strcpy(folder, "/tmp");
+}
+
 /* The folder of the sockets is this user's alone, or not there yet: somebody else could listen in
- * it. */
-static bool is_trusted(const char *folder)
+ * it. NULL, or what is wrong. */
+static const char *fault_of(const char *folder)
 {
     struct stat st;
     if (lstat(folder, &st) != 0)
-        return true;
-    return S_ISDIR(st.st_mode) && st.st_uid == getuid() && (st.st_mode & 077) == 0;
+        return NULL;
+    if (S_ISLNK(st.st_mode))
+        return "is a symbolic link";
+    if (!S_ISDIR(st.st_mode))
+        return "is not a directory";
+    if (st.st_uid != getuid())
+        return "belongs to another user";
+    return st.st_mode & 077 ? "is open to other users" : NULL;
+}
+
+static const char *distrust(const char *folder, const char *fault)
+{
+    static char reason[PATH_MAX + 256];
+    snprintf(reason, sizeof(reason),
+             "%s holds the sockets of your brokers, but it %s: make it a directory of yours alone "
+             "(mode 0700), or remove it, or give --url",
+             folder, fault);
+    return reason;
 }
 
 char *embedded_url(const char **reason)
@@ -74,11 +124,12 @@ char *embedded_url(const char **reason)
     char hex[17];
     for (int i = 0; i < 8; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    char sockets[64], *url = NULL;
-    snprintf(sockets, sizeof(sockets), "/tmp/brokerd-%u", (unsigned)getuid());
-    if (!is_trusted(sockets)) {
-        *reason =
-            "/tmp/brokerd-<uid> must be a directory of this user alone (mode 0700): remove it";
+    char temporary[PATH_MAX], sockets[PATH_MAX + 32], *url = NULL;
+    temporary_folder(temporary);
+    snprintf(sockets, sizeof(sockets), "%s/brokerd-%u", temporary, (unsigned)getuid());
+    const char *fault = fault_of(sockets);
+    if (fault) {
+        *reason = distrust(sockets, fault);
         return NULL;
     }
     if (asprintf(&url, "ipc://%s/%s.sock", sockets, hex) < 0) {

@@ -4,8 +4,8 @@
 /*
  * Where an application's own broker listens when no URL is configured: the same rule as
  * adapter/lib/brokerd/embedded.rb. <tmp>/brokerd-<uid>/<first 16 hex digits of SHA-256 of the real
- * path of the folder with the Gemfile, else of the current folder>.sock; BROKERD_APP replaces that
- * path.
+ * path of the folder with the Gemfile (or gems.rb), else of the current folder>.sock; BROKERD_APP
+ * replaces that path.
  */
 
 /* ipc URL, heap memory for the caller to free; NULL with *reason (static) when there is none. */
