@@ -102,8 +102,8 @@ struct wire_attach {
     uint64_t generation; /* of the link within its process: a newer one ends the older */
     uint64_t epoch;      /* the epoch that position belongs to; 0 none */
     uint64_t origin;     /* origin of the process's publishes; 0 none */
-    uint64_t unanswered; /* lowest id that the oldest unanswered publish can have got: 1 more than the
-                            head known when it was first sent; 0 none */
+    uint64_t unanswered; /* lowest id that the oldest unanswered publish can have got: 1 more than
+                            the head known when it was first sent; 0 none */
     uint32_t pid;
     const uint8_t *name; /* shown by brokerctl; of an engine, what it is called */
     size_t name_length;  /* at most WIRE_NAME_MAX */
