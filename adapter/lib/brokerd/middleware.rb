@@ -127,10 +127,20 @@ module Brokerd
 
       def of(env, extent)
         case extent
-        when :full then env.dup.tap { |copy| DROPPED.each { |key| copy.delete(key) } }
-        when :slim then env.select { |key, _| SLIM.include?(key) || !SERVERS_OWN.match?(key.to_s) }
+        when :full then copy(env) { |key, value| !DROPPED.include?(key) && !holds_connection?(value) }
+        when :slim then copy(env) { |key, _| SLIM.include?(key) || !SERVERS_OWN.match?(key.to_s) }
         else env.slice("rack.upgrade", "rack.upgrade?")
         end
+      end
+
+      # A table of its own size: a copy of env would have room for all that is left out.
+      def copy(env)
+        env.each_with_object({}) { |(key, value), kept| kept[key] = value if yield key, value }
+      end
+
+      # A server's procs (Puma's puma.mark_as_io_bound) keep its whole connection object alive.
+      def holds_connection?(value)
+        value.is_a?(Proc) || value.is_a?(Method) || value.is_a?(IO)
       end
     end
     private_constant :KeptEnv
