@@ -26,7 +26,7 @@ static bool to_parent(char *path)
 
 static bool has_gemfile(const char *folder)
 {
-    char file[PATH_MAX + 16];
+    char file[PATH_MAX + 32];
     snprintf(file, sizeof(file), "%s/Gemfile", folder);
     if (is_file(file))
         return true;
