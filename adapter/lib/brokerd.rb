@@ -4,6 +4,7 @@ require "brokerd/version"
 require "brokerd/brokerd_ext"
 require "brokerd/configuration"
 require "brokerd/callbacks"
+require "brokerd/client"
 require "brokerd/pubsub"
 require "brokerd/shutdown"
 require "brokerd/preload"
@@ -13,17 +14,29 @@ require "brokerd/middleware"
 require "brokerd/railtie" if defined?(Rails::Railtie)
 
 # WebSocket, Server-Sent Events and publish/subscribe for any Rack server.
-#
-# The module's own methods `publish`, `subscribe` and `unsubscribe` are written in C:
-#
-# * `publish(to, message, engine = nil)` gives true when the message was scheduled, false when it is known
-#   to fail. `engine`: nil the default engine, false (or {PubSub::PROCESS}) this process's subscribers
-#   alone, or an engine. It may be called in a trap handler.
-# * `subscribe(to, is_pattern = false, match: nil) { |channel, message| ... }` gives a {Subscription}, or nil
-#   when it is known to fail. The same name and kind again replaces the older one. A subscription made
-#   before a server forks its workers is served in each worker, from its first use on.
-# * `unsubscribe(from, is_pattern = false)` gives true if there was one.
 module Brokerd
+  # @!method self.publish(to, message, engine = nil)
+  #   Never blocks, and may be called in a trap handler.
+  #   @param to [String, Symbol] the channel
+  #   @param message [String] at most 8 MiB; binary-encoded or invalid UTF-8 is sent as binary
+  #   @param engine [PubSub::Engine, false, nil] nil the default engine, false (or {PubSub::PROCESS}) this
+  #     process's subscribers alone, or any engine
+  #   @return [Boolean] true when the message was scheduled, false when it is known to fail
+  #   @raise [TypeError] when the message is no String
+  #   @raise [ArgumentError] when the channel or the message is too long
+
+  # @!method self.subscribe(to, is_pattern = false, match: nil)
+  #   The same name and kind again replaces the older one. A subscription that is made before a server forks
+  #   its workers is served in each worker, from its first use on.
+  #   @param to [String, Symbol] a channel or, with is_pattern or `match: :redis`, a glob pattern
+  #   @yieldparam channel [String] the one that was published to
+  #   @yieldparam message [String]
+  #   @return [Subscription, nil] nil when it is known to fail
+  #   @raise [ArgumentError] without a block
+
+  # @!method self.unsubscribe(from, is_pattern = false)
+  #   @return [Boolean] whether there was one
+
   class << self
     # The settings of this process.
     # @return [Configuration]

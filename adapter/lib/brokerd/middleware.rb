@@ -24,6 +24,9 @@ module Brokerd
       Brokerd.config.with(@own) # checked now rather than with the first request
     end
 
+    # @param env [Hash{String => Object}] the request, as Rack has it
+    # @return [Array(Integer, Hash, #each)] the application's answer; after an upgrade an empty one, which the
+    #   server ignores
     def call(env)
       return @app.call(env) if env.key?("rack.upgrade?")
 
@@ -86,6 +89,7 @@ module Brokerd
       Brokerd.logger.error("brokerd") { "closing the response's body raised #{e.class}: #{e.message}" }
     end
 
+    # @api private
     # Answers to requests that are not let through.
     module Refusal
       module_function
@@ -112,6 +116,7 @@ module Brokerd
     end
     private_constant :Refusal
 
+    # @api private
     # The part of a request's env that its client keeps.
     module KeptEnv
       DROPPED = %w[rack.hijack rack.hijack_io puma.socket rack.input rack.errors rack.logger rack.after_reply

@@ -14,11 +14,13 @@ module Brokerd
     include ForeignClient
 
     class << self
+      # @api private
       # Our own client has all of it already.
       def prepend_features(base)
         super unless base <= Client
       end
 
+      # @api private
       def append_features(base)
         super unless base <= Client
       end
@@ -95,6 +97,7 @@ module Brokerd
   end
 end
 
+# Rack's own namespace, where the draft puts the module.
 module Rack
   # The name by which the draft's applications know the module.
   PubSub = Brokerd::PubSub unless const_defined?(:PubSub, false)
