@@ -4,6 +4,7 @@
 # <sitearchdir>/brokerd/bin below the gem's extension folder, where exe/brokerd finds them.
 #
 #   BROKERD_SKIP_DAEMON=1   build nothing (a machine that only connects to a broker elsewhere)
+require "etc"
 require "mkmf"
 
 DAEMON_NEEDS = [
@@ -13,13 +14,11 @@ DAEMON_NEEDS = [
   ["ssl", "openssl/ssl.h", "SSL_new", "libssl-dev", "openssl-devel", "openssl@3"]
 ].freeze
 
-def skip(target)
+unless ENV["BROKERD_SKIP_DAEMON"].to_s.empty?
   File.write("Makefile", "all:\ninstall:\nclean:\ndistclean:\n")
-  warn "brokerd: BROKERD_SKIP_DAEMON is set, #{target} is not built"
+  warn "brokerd: BROKERD_SKIP_DAEMON is set: brokerd and brokerctl are not built"
   exit
 end
-
-skip("the daemon") if ENV["BROKERD_SKIP_DAEMON"] && !ENV["BROKERD_SKIP_DAEMON"].empty?
 
 %w[libevent_core libevent_extra libssl libcrypto].each { |name| pkg_config(name) }
 missing = DAEMON_NEEDS.reject { |library, header, function,| have_header(header) && have_library(library, function, header) }
@@ -57,12 +56,13 @@ if with_ctl
   programs << "brokerctl"
 end
 
-# RubyGems passes neither DESTDIR nor sitearchdir to make in a way that reaches a program, so where they go is
-# written down now; it does pass sitearchdir on make's command line when it installs an extension folder.
+# Where the programs go is written down now: RubyGems passes sitearchdir on make's command line, or nothing.
+# It builds in the installed gem's own folder: nothing but what was installed is left there.
 File.write("Makefile", <<~MAKE)
   CC = #{RbConfig::CONFIG['CC']}
   CPPFLAGS = #{$CPPFLAGS.gsub(/\$\([^)]*\)/, '')}
   sitearchdir = #{RbConfig::CONFIG['sitearchdir']}
+  MAKEFLAGS += -j#{[Etc.nprocessors, 8].min}
   target = $(DESTDIR)$(sitearchdir)/brokerd/bin
 
   all: #{programs.join(' ')}
@@ -70,6 +70,7 @@ File.write("Makefile", <<~MAKE)
   install: all
   \tmkdir -p $(target)
   \tinstall -m 0755 #{programs.join(' ')} $(target)
+  \trm -f *.o #{programs.join(' ')} mkmf.log
 
   clean:
   \trm -f *.o #{programs.join(' ')}
