@@ -333,6 +333,8 @@ static void run_publish_local(struct io_thread *io, const struct command *comman
 
 static void run_shutdown(struct io_thread *io)
 {
+    if (io->shutting_down) /* a server's stop event, then the process's end: told once (S-30) */
+        return;
     io->shutting_down = true;
     for (struct client *c = io->clients; c != NULL; c = client_next(c))
         if (client_is_open(c))
