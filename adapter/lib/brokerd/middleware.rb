@@ -145,7 +145,7 @@ module Brokerd
 
       # A server's procs (Puma's puma.mark_as_io_bound) keep its whole connection object alive.
       def holds_connection?(value)
-        value.is_a?(Proc) || value.is_a?(Method) || value.is_a?(IO)
+        Proc === value || Method === value || IO === value # (a BasicObject has no is_a?)
       end
     end
     private_constant :KeptEnv
