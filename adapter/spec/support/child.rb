@@ -5,11 +5,11 @@ module Support
   class Child
     attr_reader :pid, :log, :status
 
-    def initialize(env, command, log:, errors: nil, chdir: Dir.pwd)
+    def initialize(env, command, log:, errors: nil, chdir: Dir.pwd, input: File::NULL, descriptors: {})
       @log = log
       @errors = errors
-      @pid = Process.spawn(env, *command, out: [log, "a"], err: errors ? [errors, "a"] : %i[child out], in: File::NULL,
-                                          chdir: chdir, pgroup: true)
+      @pid = Process.spawn(env, *command, out: [log, "a"], err: errors ? [errors, "a"] : %i[child out], in: input,
+                                          chdir: chdir, pgroup: true, **descriptors)
     end
 
     def alive?
