@@ -210,6 +210,13 @@ RSpec.describe "The application's own broker" do
       expect(File.readlink("/proc/#{app.pid}/exe")).to eq(File.realpath(own))
     end
 
+    it "has no secret: one that is configured for a broker elsewhere does no harm" do
+      secret = File.join(folder, "secret").tap { |path| File.write(path, SecureRandom.hex(32), perm: 0o600) }
+      child = finished(plain_ruby('Brokerd.publish("a", "b")', env: { "BROKERD_SECRET_FILE" => secret }))
+      expect(child.errors).not_to match(/WARN|not answered/)
+      expect(ctl("ping", env: { "BROKERD_SECRET_FILE" => secret })[1]).to be_success
+    end
+
     it "one that does not start is logged once, with its file and the setting" do
       child = finished(plain_ruby('Brokerd.publish("a", "b"); sleep 2.5', env: { "BROKERD_BIN" => "#{folder}/absent", "BROKERD_SHUTDOWN_TIMEOUT" => "1" }))
       expect(child.errors.scan(/broker did not start: No such file.*#{folder}\/absent.*BROKERD_BIN/).size).to eq(1)

@@ -235,6 +235,7 @@ int main(int argc, char **argv)
         if (!own)
             return ctl_fail("no broker to ask: %s, or give --url", reason);
         options.url = own;
+        options.secret_file = NULL; /* that broker has none: its folder is this user's alone */
     }
     status = run(&options);
     free(own);

@@ -97,6 +97,7 @@ module Brokerd
     def runtime
       files = { secret_file: readable(:secret_file), ca_file: readable(:ca_file),
                 cert_file: readable(:cert_file), key_file: readable(:key_file) }
+      files.clear unless url # the application's own broker has no secret: its folder is this user's alone
       broker.merge(files, name: process_name, max_message: max_message, max_pending: max_pending, ping: ping,
                           pong_timeout: pong_timeout, callback_threads: callback_threads, deflate: deflate)
     end
