@@ -69,6 +69,27 @@ Test(ws_deflate, rfc7692_7_2_1_the_tail_is_removed)
     ws_deflater_free(d);
 }
 
+Test(ws_deflate, done_means_that_all_output_was_written)
+{
+    struct ws_deflater *d = ws_deflater_new(15);
+    struct ws_inflater *i = ws_inflater_new(15);
+    uint8_t data[300] = {0}, out[400];
+    const uint8_t *in;
+    size_t left, written, length = 0;
+    enum ws_inflate result;
+
+    cr_assert(ws_deflater_compress(d, data, sizeof(data), &in, &left));
+    do {
+        result = ws_inflater_run(i, &in, &left, false, out + length, 1, &written);
+        length += written;
+    } while (result == WS_INFLATE_FULL);
+    cr_assert_eq(result, WS_INFLATE_DONE);
+    cr_assert_eq(left, 0);
+    cr_assert_eq(length, sizeof(data));
+    ws_inflater_free(i);
+    ws_deflater_free(d);
+}
+
 Test(ws_deflate, the_verdict_does_not_hang_on_the_room_for_output)
 {
     /* its last symbols lie in the tail, so that one call uses up the tail and fills its room */
