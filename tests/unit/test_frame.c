@@ -116,9 +116,12 @@ Test(frame, s45_sse)
     IS(frame_sse_comment("still here", 10), ": still here\n\n");
 }
 
+static pthread_barrier_t start;
+
 static void *ref_and_unref(void *f)
 {
-    for (int i = 0; i < 100000; i++)
+    pthread_barrier_wait(&start);
+    for (int i = 0; i < 1000000; i++)
         frame_unref(frame_ref(f));
     return NULL;
 }
@@ -129,6 +132,7 @@ Test(frame, references_from_several_threads)
     pthread_t threads[4];
 
     cr_assert_eq(frame_ref(f), f);
+    pthread_barrier_init(&start, NULL, 4);
     for (int i = 0; i < 4; i++)
         pthread_create(&threads[i], NULL, ref_and_unref, f);
     for (int i = 0; i < 4; i++)

@@ -72,21 +72,28 @@ Test(ws_deflate, rfc7692_7_2_1_the_tail_is_removed)
 Test(ws_deflate, done_means_that_all_output_was_written)
 {
     struct ws_deflater *d = ws_deflater_new(15);
-    struct ws_inflater *i = ws_inflater_new(15);
     uint8_t data[300] = {0}, out[400];
-    const uint8_t *in;
-    size_t left, written, length = 0;
-    enum ws_inflate result;
+    const uint8_t *compressed;
+    size_t length;
 
-    cr_assert(ws_deflater_compress(d, data, sizeof(data), &in, &left));
-    do {
-        result = ws_inflater_run(i, &in, &left, false, out + length, 1, &written);
-        length += written;
-    } while (result == WS_INFLATE_FULL);
-    cr_assert_eq(result, WS_INFLATE_DONE);
-    cr_assert_eq(left, 0);
-    cr_assert_eq(length, sizeof(data));
-    ws_inflater_free(i);
+    cr_assert(ws_deflater_compress(d, data, sizeof(data), &compressed, &length));
+    for (size_t cut = 1; cut <= length;
+         cut++) { /* what these bytes stand for, in large room and small */
+        size_t written, total[2] = {0, 0};
+        for (size_t small = 0; small < 2; small++) {
+            struct ws_inflater *i = ws_inflater_new(15);
+            const uint8_t *in = compressed;
+            size_t left = cut;
+            enum ws_inflate result;
+            do {
+                result = ws_inflater_run(i, &in, &left, false, out, small ? 1 : 400, &written);
+                total[small] += written;
+            } while (result == WS_INFLATE_FULL);
+            cr_assert_eq(result, WS_INFLATE_DONE);
+            ws_inflater_free(i);
+        }
+        cr_assert_eq(total[0], total[1], "%zu bytes", cut);
+    }
     ws_deflater_free(d);
 }
 
