@@ -14,5 +14,6 @@ end
 group :tools do
   gem "ferrum"
   gem "rbs"
+  gem "redis" # for the spec of an engine on Redis
   gem "yard"
 end
