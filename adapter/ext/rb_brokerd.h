@@ -27,6 +27,7 @@ void rb_text_init(void);
 void rb_runtime_init(void);
 void rb_callbacks_init(void);
 void rb_client_init(void);
+void rb_client_write_init(VALUE client_class); /* called by the former */
 void rb_subscription_init(void);
 void rb_pubsub_init(void);
 void rb_handshake_init(void);
@@ -81,6 +82,10 @@ bool callbacks_stop(double timeout);
 
 struct rb_client;       /* the struct behind a Brokerd::Client; mailbox_owner of its mailbox */
 struct rb_subscription; /* the struct behind a Brokerd::Subscription; handle of its block */
+
+/* The C client of a Brokerd::Client while it is open and this process's, else NULL; good until Ruby
+ * code runs. websocket: whether it is one, told of a closed client too. */
+struct client *rb_client_open(VALUE self, bool *websocket);
 
 /* Runs one callback of a client: handler switches before and after it, bookkeeping for the last.
  * Must be called under rb_protect for each step; see rb_callbacks.c. */

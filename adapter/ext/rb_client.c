@@ -5,10 +5,8 @@
  * struct for that long. Afterwards, and in a forked child, it is a closed client and nothing more.
  */
 #include "commands.h"
-#include "frame.h"
 #include "hub.h"
 #include "rb_brokerd.h"
-#include "sse.h"
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -116,6 +114,13 @@ static void live_remove(struct rb_client *c)
     rb_ary_store(live, (long)c->slot, Qnil);
     free_slots[free_count++] = c->slot;
     live_count--;
+}
+
+struct client *rb_client_open(VALUE self, bool *websocket)
+{
+    struct rb_client *c = get(self);
+    *websocket = c->websocket;
+    return open_client(c);
 }
 
 VALUE rb_client_self(const struct rb_client *c)
@@ -275,77 +280,6 @@ static VALUE client_take(int argc, VALUE *argv, VALUE class)
         return self;
     rb_client_closed(c);
     return Qnil;
-}
-
-/* The keywords of write for an event stream; ignored for a WebSocket. */
-struct event_options {
-    VALUE event, id;
-    int64_t retry;
-};
-
-static VALUE field_option(VALUE value, const char *name)
-{
-    if (value == Qundef || NIL_P(value))
-        return Qnil;
-    value = rb_obj_as_string(value);
-    if (!sse_field_is_valid(RSTRING_PTR(value), (size_t)RSTRING_LEN(value)))
-        rb_raise(rb_eArgError, "%s: has a line break, a NUL or invalid UTF-8", name);
-    return value;
-}
-
-static void event_options(VALUE options, struct event_options *e)
-{
-    static ID keys[3];
-    VALUE values[3] = {Qundef, Qundef, Qundef};
-    if (!keys[0]) {
-        keys[1] = rb_intern("id");
-        keys[2] = rb_intern("retry");
-        keys[0] = rb_intern("event");
-    }
-    if (!NIL_P(options))
-        rb_get_kwargs(options, keys, 0, 3, values);
-    e->event = field_option(values[0], "event");
-    e->id = field_option(values[1], "id");
-    e->retry = -1;
-    if (values[2] != Qundef && !NIL_P(values[2])) {
-        e->retry = NUM2LL(values[2]);
-        if (e->retry < 0)
-            rb_raise(rb_eArgError, "retry: is a number of milliseconds");
-    }
-}
-
-static struct frame *build_frame(const struct rb_client *c, VALUE data, bool binary,
-                                 const struct event_options *e)
-{
-    const char *bytes = RSTRING_PTR(data);
-    size_t length = (size_t)RSTRING_LEN(data);
-    if (c->websocket)
-        return binary ? frame_binary(bytes, length) : frame_text(bytes, length);
-    return frame_sse_event(bytes, length, NIL_P(e->event) ? NULL : RSTRING_PTR(e->event),
-                           NIL_P(e->event) ? 0 : (size_t)RSTRING_LEN(e->event),
-                           NIL_P(e->id) ? NULL : RSTRING_PTR(e->id),
-                           NIL_P(e->id) ? 0 : (size_t)RSTRING_LEN(e->id), e->retry);
-}
-
-static VALUE client_write(int argc, VALUE *argv, VALUE self)
-{
-    struct rb_client *c = get(self);
-    VALUE data, options;
-    rb_scan_args(argc, argv, "1:", &data, &options);
-    bool binary;
-    data = text_payload(data, &binary);
-    struct event_options event;
-    event_options(options, &event);
-    struct client *client = open_client(c);
-    if (!client)
-        return Qfalse;
-    struct frame *frame = build_frame(c, data, binary, &event);
-    RB_GC_GUARD(data);
-    RB_GC_GUARD(event.event);
-    RB_GC_GUARD(event.id);
-    if (!frame)
-        rb_memerror();
-    return commands_write(client, frame) ? Qtrue : Qfalse;
 }
 
 static VALUE client_close_method(VALUE self)
@@ -517,7 +451,6 @@ void rb_client_init(void)
     rb_undef_alloc_func(client_class);
     rb_undef_method(rb_singleton_class(client_class), "new");
     rb_define_singleton_method(client_class, "take", client_take, -1);
-    rb_define_method(client_class, "write", client_write, -1);
     rb_define_method(client_class, "close", client_close_method, 0);
     rb_define_method(client_class, "open?", client_is_open_method, 0);
     rb_define_method(client_class, "pending", client_pending_method, 0);
@@ -532,4 +465,5 @@ void rb_client_init(void)
     rb_define_method(client_class, "unsubscribe", client_unsubscribe, -1);
     rb_define_method(client_class, "publish", client_publish, -1);
     rb_define_method(client_class, "inspect", client_inspect, 0);
+    rb_client_write_init(client_class);
 }

@@ -96,21 +96,63 @@ RSpec.describe Brokerd::Client do
     end
   end
 
-  it "S-45 replaces invalid UTF-8 in an event, and takes event:, id: and retry:" do
+  it "S-45 replaces invalid UTF-8 in an event" do
+    stream = event_stream('def on_open(client) = ["a\xFFb", "\xE2\x82", "\xED\xA0\x80".b].each { |text| client.write(text) }')
+    expect(Array.new(3) { stream.receive }).to eq(["a\uFFFDb", "\uFFFD", "\uFFFD\uFFFD\uFFFD"])
+  end
+
+  it "S-45 takes event:, id: and retry:" do
     stream = event_stream(<<~'RUBY')
       def on_open(client)
-        client.write("a\xFFb")
         client.write("named", event: "news", id: "7", retry: 1500)
-        client.write("x", id: "two\nlines")
-      rescue ArgumentError => e
-        client.write(e.message)
+        client.write("plain", event: nil, id: nil, retry: nil)
+        client.write("symbol", event: :other, id: 8)
+        client.write("two\nlines", event: "größer", id: "")
+        client.write("now", retry: 0)
       end
     RUBY
-    expect(stream.receive).to eq("a\uFFFDb")
-    event = stream.event
-    expect([event.type, event.data, event.id]).to eq(%w[news named 7])
-    expect(stream.retry).to eq(1500)
-    expect(stream.receive).to include("id:")
+    events = Array.new(4) { stream.event.to_a }
+    expect(events).to eq([%w[news named 7], %w[message plain 7], %w[other symbol 8], ["größer", "two\nlines", ""]])
+    expect(stream.receive).to eq("now")
+    expect(stream.retries).to eq([1500, 0])
+  end
+
+  it "S-45 refuses what could forge a field in event: and id:, and a retry: that is no number of milliseconds" do
+    stream = event_stream(<<~'RUBY')
+      def on_open(client)
+        bad = ["a\nb", "a\rb", "\r\n", "a\0b", "a\xFF"].flat_map { |text| [{ event: text }, { id: text }] }
+        bad += [{ retry: -1 }, { retry: 1.5 }, { retry: "1" }, { retry: 1 << 80 }, { other: 1 }]
+        refused = bad.map do |keywords|
+          client.write("never", **keywords)
+        rescue ArgumentError, TypeError => e
+          e.class.name
+        end
+        client.write(refused.tally.inspect)
+      end
+    RUBY
+    expect(stream.receive).to eq({ "ArgumentError" => 13, "TypeError" => 2 }.inspect)
+  end
+
+  it "S-45 refuses the keywords of an event on a WebSocket, open or closed, and the connection lives" do
+    client = websocket(<<~RUBY)
+      def on_message(client, data)
+        refused = [{ event: 'x' }, { id: '1' }, { retry: 1 }].map do |keywords|
+          client.write('never', **keywords)
+        rescue ArgumentError => error
+          error.message
+        end
+        client.write(refused.inspect, event: nil)
+      end
+      def on_close(client)
+        client.write('late', event: 'x')
+      rescue ArgumentError
+        report('refused')
+      end
+    RUBY
+    client.text("go")
+    expect(client.receive).to match(/event: .*id: .*retry: is for event streams/)
+    client.close
+    wait_for_report("refused")
   end
 
   it "S-46 lets the String be changed afterwards" do

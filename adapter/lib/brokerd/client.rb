@@ -18,12 +18,18 @@ module Brokerd
   # One browser's connection: the same object in all its callbacks, which run in order and never two at a time.
   # Every method may be called from any thread, and none of them blocks.
   class Client
-    # @!method write(data)
-    #   Sends one message. WebSocket: valid UTF-8 as text, anything else as binary; EventSource: one event. The
-    #   String may be changed afterwards.
+    # @!method write(data, event: nil, id: nil, retry: nil)
+    #   Sends one message. WebSocket: valid UTF-8 as text, anything else as binary; EventSource: one event, whose
+    #   data arrives with its line breaks and cannot forge anything else. The String may be changed afterwards.
     #   @param data [String]
+    #   @param event [#to_s, nil] EventSource only: the event's type
+    #   @param id [#to_s, nil] EventSource only: what the browser sends as Last-Event-ID when it connects again,
+    #     `env["HTTP_LAST_EVENT_ID"]`
+    #   @param retry [Integer, nil] EventSource only: milliseconds that the browser waits before it connects again
     #   @return [Boolean] false when the client is closed
-    #   @raise [TypeError] when data is no String
+    #   @raise [TypeError] when data is no String or retry no Integer
+    #   @raise [ArgumentError] when event or id has a line break, a NUL or invalid UTF-8, retry is negative, or
+    #     the client is a WebSocket and any of the three is given
 
     # @!method close
     #   Closes after what was written has been sent.

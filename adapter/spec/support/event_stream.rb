@@ -7,7 +7,7 @@ module Support
   class EventStream
     Event = Struct.new(:type, :data, :id)
 
-    attr_reader :socket, :status, :headers, :comments, :retry
+    attr_reader :socket, :status, :headers, :comments, :retries
 
     def self.connect(address, path = "/", headers: {}, &block)
       new(address, path, headers).tap { |stream| block&.call(stream) }
@@ -20,6 +20,7 @@ module Support
       @buffer = "".b
       @events = []
       @comments = []
+      @retries = []
       @data = nil
       read_head
     end
@@ -97,7 +98,7 @@ module Support
       when "data" then (@data ||= []) << value
       when "event" then @type = value
       when "id" then @id = value
-      when "retry" then @retry = value.to_i
+      when "retry" then @retries << value.to_i
       end
     end
 
