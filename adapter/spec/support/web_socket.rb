@@ -11,7 +11,7 @@ module Support
     CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
     attr_reader :socket, :head, :status, :headers
-    attr_accessor :pongs
+    attr_accessor :pongs, :rsv
 
     # @param extra [String] bytes sent together with the request, such as a first frame
     def self.connect(address, path = "/", headers: {}, extra: "", &block)
@@ -132,7 +132,7 @@ module Support
       false
     end
 
-    # The next frame that is there already, or nil.
+    # The next frame that is there already, or nil. With `rsv` true RSV1 is allowed, and stands in the opcode as 0x40.
     def parse
       return if @buffer.bytesize - @at < 2
 
@@ -148,7 +148,7 @@ module Support
       raise "reserved bits #{first >> 4 & 7}" if first & 0x70 != 0 && !@rsv
       raise "a fragment" if first & 0x80 == 0
 
-      [first & 0x0f, payload]
+      [first & (@rsv ? 0x4f : 0x0f), payload]
     end
 
     # Gone without a word.
