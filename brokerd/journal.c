@@ -99,6 +99,14 @@ static void make_room(struct journal *j, uint64_t size)
     atomic_signal_fence(memory_order_seq_cst); /* before a byte there is overwritten */
 }
 
+void journal_set_head(struct journal *j, uint64_t head)
+{
+    j->head = head;
+    j->offset = head % j->size;
+    j->lap = head - j->offset;
+    atomic_store_explicit(&j->header->head, head, memory_order_release);
+}
+
 static void move_head(struct journal *j, uint64_t size)
 {
     j->head += size;

@@ -60,7 +60,8 @@ bool journal_open_memory(struct journal *j, uint64_t size);
  * A ring in the file `path`, made when there is none, else taken over with all its records: each
  * origin's highest sequence goes to origins. A file that cannot be used is moved aside with one log
  * line and a new one made. size: for a new file; an existing one keeps its own (logged when it
- * differs). false: refused, logged (another broker has it, no space, no right).
+ * differs). false: refused, logged (another broker has it, no space, no memory, no right); a file
+ * that was there is then left as it is.
  */
 bool journal_open_file(struct journal *j, const char *path, uint64_t size, struct origins *origins);
 
@@ -90,6 +91,7 @@ uint64_t journal_find(const struct journal *j, uint64_t id);
 #define JOURNAL_MAGIC "brokerdJ"
 bool journal_prepare(struct journal *j, struct journal_header *mapping);
 bool journal_recover(struct journal *j, struct origins *origins, const char **fault);
+void journal_set_head(struct journal *j, uint64_t head);
 void journal_index_note(struct journal *j, uint64_t id, uint64_t position);
 uint64_t journal_new_epoch(void);
 

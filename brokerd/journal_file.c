@@ -124,30 +124,39 @@ static const char *header_fault(const struct journal_header *header, uint64_t le
     return NULL;
 }
 
-/* Takes an existing file over; NULL, or why it cannot be used. */
-static const char *take_over(struct journal *j, const char *path, uint64_t length,
-                             struct origins *origins)
+enum taking { TAKEN, UNUSABLE, REFUSED };
+
+/* Takes an existing file over. UNUSABLE: *fault says why. REFUSED: the file may be good but space
+ * or memory is short; logged, and the file is left alone. */
+static enum taking take_over(struct journal *j, const char *path, uint64_t length,
+                             struct origins *origins, const char **fault)
 {
     struct journal_header header;
+    *fault = "it is shorter than a header";
     if (length < JOURNAL_HEADER_SIZE ||
         pread(j->fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header))
-        return "it is shorter than a header";
-    const char *fault = header_fault(&header, length);
-    if (fault != NULL)
-        return fault;
+        return UNUSABLE;
+    *fault = header_fault(&header, length);
+    if (*fault != NULL)
+        return UNUSABLE;
     /* a copy may have holes, and a full disk must not become SIGBUS */
-    if (posix_fallocate(j->fd, 0, (off_t)(header.size + JOURNAL_HEADER_SIZE)) != 0)
-        return "its space cannot be allocated";
+    int error = posix_fallocate(j->fd, 0, (off_t)(header.size + JOURNAL_HEADER_SIZE));
+    if (error != 0) {
+        log_error("cannot allocate the space of the journal %s: %s", path, strerror(error));
+        return REFUSED;
+    }
     if (!map_file(j, header.size, path))
-        return "it cannot be mapped";
+        return REFUSED;
     j->size = header.size;
-    if (!journal_prepare(j, j->header))
-        return "memory is out";
-    if (!journal_recover(j, origins, &fault))
-        return fault;
+    if (!journal_prepare(j, j->header)) {
+        log_error("cannot open the journal %s: out of memory", path);
+        return REFUSED;
+    }
+    if (!journal_recover(j, origins, fault))
+        return UNUSABLE;
     j->header->clean = 0;
     read_boot_id(j->header->boot);
-    return NULL;
+    return TAKEN;
 }
 
 /* The file keeps existing under another name. */
@@ -192,19 +201,23 @@ bool journal_open_file(struct journal *j, const char *path, uint64_t size, struc
     if (j->fd < 0)
         return false;
     struct stat file;
+    const char *fault = NULL;
     bool ok = fstat(j->fd, &file) == 0;
+    enum taking taking = TAKEN;
     if (ok && file.st_size == 0) {
         ok = make(j, path, size);
         if (ok)
             log_info("made the journal %s of %llu bytes", path, (unsigned long long)size);
     } else if (ok) {
-        const char *fault = take_over(j, path, (uint64_t)file.st_size, origins);
-        if (fault != NULL)
-            origins_clear(origins);
-        ok = fault == NULL || replace(j, path, size, fault);
-        if (ok && fault == NULL)
+        taking = take_over(j, path, (uint64_t)file.st_size, origins, &fault);
+        ok = taking == TAKEN;
+        if (ok)
             log_info("took over the journal %s: messages %llu to %llu", path,
                      (unsigned long long)j->first_id, (unsigned long long)j->last_id);
+    }
+    if (taking == UNUSABLE) {
+        origins_clear(origins);
+        ok = replace(j, path, size, fault);
     }
     if (ok && j->size != size)
         log_warn("the journal %s keeps its size of %llu bytes; remove it to have %llu", path,
@@ -222,8 +235,9 @@ void journal_close(struct journal *j)
 {
     if (j->header == NULL)
         return;
-    if (j->fd >= 0) {
-        msync(j->header, j->size + JOURNAL_HEADER_SIZE, MS_SYNC);
+    /* what could not be written is not called clean: after a restart of the machine it is no good
+     */
+    if (j->fd >= 0 && msync(j->header, j->size + JOURNAL_HEADER_SIZE, MS_SYNC) == 0) {
         j->header->clean = 1;
         msync(j->header, JOURNAL_HEADER_SIZE, MS_SYNC);
     }

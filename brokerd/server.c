@@ -338,6 +338,7 @@ int server_run(const struct options *options)
     engines_init(&server.engines);
     server.engines.lingering_second = server.now / 1000;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error to be told, not an end */
     bool ok = open_all(&server);
     if (ok) {
         log_info("brokerd " BROKERD_VERSION " is ready, pid %d", getpid());
