@@ -44,6 +44,13 @@ install_demo_gems() {
   BUNDLE_GEMFILE=Gemfile bundle check >/dev/null 2>&1 || bundle config set --local without servers:tools >/dev/null
   install_gems Gemfile
 }
+# The packages of npm that tests/node runs: Node.js as it is here, else Debian's.
+install_node_packages() {
+  command -v npm >/dev/null || install_packages nodejs npm
+  cmp -s tests/node/package-lock.json tests/node/node_modules/.installed && return
+  say "installing the packages of tests/node"
+  (cd tests/node && npm ci --silent --no-audit --no-fund </dev/null && cp package-lock.json node_modules/.installed)
+}
 install_test_gems() {
   bundle config unset --local without >/dev/null
   install_gems Gemfile gemfiles/rack2.gemfile

@@ -29,10 +29,11 @@ module Support
     end
 
     # @param kind [Symbol] :puma, :unicorn, :falcon, ...
+    # @param port [Integer, nil] nil one that is free
     def initialize(folder, app, kind: :puma, url: nil, env: {}, workers: 0, preload: false, threads: 5, config: nil, bind: nil,
-                   arguments: [], prelude: PRELUDE, versions: nil)
+                   arguments: [], prelude: PRELUDE, versions: nil, port: nil)
       @folder = folder
-      @port = Ports.free
+      @port = port || Ports.free
       @reports = File.join(folder, "reports-#{@port}")
       FileUtils.touch(@reports)
       @rackup = File.join(folder, "config-#{@port}.ru")
