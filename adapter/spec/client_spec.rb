@@ -259,7 +259,7 @@ RSpec.describe Brokerd::Client do
     expect(seen.values).to all(eq((0...1000).to_a))
   end
 
-  it "S-60 S-61 S-62 S-63 handler= calls the old one's on_close, then the new one's on_open, and the client stays open" do
+  it "S-33 S-60 S-61 S-62 S-63 handler= calls the old one's on_close, then the new one's on_open, and the client stays open" do
     client = websocket(<<~RUBY)
       def on_message(client, data)
         first = self

@@ -49,7 +49,7 @@ RSpec.describe "Shutdown" do
   endings.each do |name, (options, signal)|
     next unless Support::Server.installed?(options.fetch(:kind, :puma))
 
-    it "S-30 on_shutdown, what it writes, close 1001, on_close: #{name}" do
+    it "S-30 S-31 on_shutdown, what it writes, close 1001, on_close: #{name}" do
       server = start_server(app, **options)
       clients, streams = opened(server)
       server.signal(signal)

@@ -69,6 +69,24 @@ RSpec.describe "Upgrade" do
     end
   end
 
+  it "S-12 takes the object out of env when it is not used, for middleware above" do
+    get = { "REQUEST_METHOD" => "GET", "rack.hijack" => -> {}, "HTTP_ACCEPT" => "text/event-stream" }
+    { get => 404, get.except("HTTP_ACCEPT") => 200 }.each do |env, status|
+      app = Brokerd::Middleware.new(->(seen) { [status, {}, [(seen["rack.upgrade"] = Object.new).to_s]] })
+      expect(app.call(env).first).to eq(status)
+      expect(env).not_to have_key("rack.upgrade")
+    end
+  end
+
+  it "RFC 6455 11.3: a key or a version that is sent twice is refused" do
+    app = "report('called'); [200, {}, []]"
+    %w[Sec-WebSocket-Key Sec-WebSocket-Version].each do |name|
+      twice = "#{handshake[name]}\r\n#{name}: #{handshake[name]}"
+      expect(get(app, headers: handshake.merge(name => twice)).status).to be_between(400, 426), name
+    end
+    expect(reports).to be_empty
+  end
+
   it "S-6 never sends the body, nor calls a streaming one" do
     app = <<~RUBY
       env['rack.upgrade'] = handler { def on_open(client) = client.write('first') }
