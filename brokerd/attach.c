@@ -123,7 +123,8 @@ void attach_handle(const struct request *r)
     uint32_t done = 0;
     enum status status = STATUS_OK;
     if ((r->header.flags & WIRE_ENGINE) != 0 && s->engine == NULL)
-        status = engine_attach(s);
+        status = s->mode == SESSION_ATTACHING && s->subscriber.count == 0 ? engine_attach(s)
+                                                                          : STATUS_MALFORMED;
     if (status == STATUS_OK)
         status = subscribe_records(s, r->body + used, r->length - used, r->header.records, &done);
     if (status == STATUS_OK) {

@@ -155,17 +155,15 @@ static bool is_over(struct server *server)
     return true;
 }
 
-static void run(struct server *server)
+bool server_turn(struct server *server, bool waits)
 {
-    bool more = false;
-    while (!is_over(server)) {
-        event_base_loop(server->base, EVLOOP_ONCE | (more ? EVLOOP_NONBLOCK : 0));
-        server->now = clock_ms();
-        more = catchup_step(server);
-        more |= subscriptions_step(server->subscriptions, STEPS_PER_TURN);
-        flush(server);
-        connection_reap(server);
-    }
+    event_base_loop(server->base, EVLOOP_ONCE | (waits ? 0 : EVLOOP_NONBLOCK));
+    server->now = clock_ms();
+    bool more = catchup_step(server);
+    more |= subscriptions_step(server->subscriptions, STEPS_PER_TURN);
+    flush(server);
+    connection_reap(server);
+    return more;
 }
 
 static bool open_journal(struct server *server)
@@ -272,9 +270,18 @@ static void tell_ready(const struct options *options)
     close(options->ready_fd);
 }
 
-static bool open_all(struct server *server)
+bool server_open(struct server *server, const struct options *options)
 {
-    const char *secret_file = server->options->secret_file;
+    *server = (struct server){.options = options};
+    server->started = server->now = server->idle_since = clock_ms();
+    TAILQ_INIT(&server->connections);
+    TAILQ_INIT(&server->dirty_connections);
+    TAILQ_INIT(&server->doomed);
+    TAILQ_INIT(&server->dirty_sessions);
+    TAILQ_INIT(&server->catching_up);
+    engines_init(&server->engines);
+    server->engines.lingering_second = server->now / 1000;
+    const char *secret_file = options->secret_file;
     count_descriptors(server);
     if (secret_file != NULL &&
         (server->secret = authenticate_read_secret(secret_file, &server->secret_length)) == NULL)
@@ -292,7 +299,7 @@ static bool open_all(struct server *server)
     return true;
 }
 
-static void close_all(struct server *server)
+void server_close(struct server *server)
 {
     struct connection *c;
     while ((c = TAILQ_FIRST(&server->connections)) != NULL)
@@ -328,24 +335,17 @@ static void close_all(struct server *server)
 int server_run(const struct options *options)
 {
     static struct server server;
-    server.options = options;
-    server.started = server.now = server.idle_since = clock_ms();
-    TAILQ_INIT(&server.connections);
-    TAILQ_INIT(&server.dirty_connections);
-    TAILQ_INIT(&server.doomed);
-    TAILQ_INIT(&server.dirty_sessions);
-    TAILQ_INIT(&server.catching_up);
-    engines_init(&server.engines);
-    server.engines.lingering_second = server.now / 1000;
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error to be told, not an end */
-    bool ok = open_all(&server);
+    bool ok = server_open(&server, options);
     if (ok) {
         log_info("brokerd " BROKERD_VERSION " is ready, pid %d", getpid());
         tell_ready(options);
-        run(&server);
+        bool more = false;
+        while (!is_over(&server))
+            more = server_turn(&server, !more);
     }
-    close_all(&server);
+    server_close(&server);
     if (ok)
         log_info("ended");
     return ok ? 0 : 1;

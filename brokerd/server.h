@@ -108,7 +108,14 @@ struct server {
     struct counters counters;
 };
 
-/* Opens journal, listeners and admin port as the options say and runs until a signal or, with
+/* The parts of server_run, for tests that are the loop themselves. server_open: journal, listeners
+ * and admin port as the options say; false: logged. server_close belongs behind it in any case.
+ * server_turn: one turn; true: there is more to do at once, so the next should not wait. */
+bool server_open(struct server *server, const struct options *options);
+bool server_turn(struct server *server, bool waits);
+void server_close(struct server *server);
+
+/* Opens all as the options say and runs until a signal or, with
  * --exit-when-idle, until nobody is left. The exit status of the program. */
 int server_run(const struct options *options);
 

@@ -34,7 +34,7 @@ static inline size_t buffer_length(const struct buffer *b)
  */
 static inline uint8_t *buffer_bytes(const struct buffer *b)
 {
-    return b->bytes + b->start;
+    return b->bytes != NULL ? b->bytes + b->start : NULL;
 }
 
 /*

@@ -147,6 +147,18 @@ Test(engines, rule_17_interest_lingers_5_s_after_a_cut)
     cr_assert(memmem(a.bytes, a.length, "\tx\t", 3) == NULL, "the key is kept for ever");
 }
 
+/* What it subscribed to as a member would be counted as interest for ever. */
+Test(engines, an_attach_that_is_repeated_in_another_role_is_refused)
+{
+    struct peer p = peer_open(&b);
+    peer_join(&p, 77, "a");
+    struct answer a = peer_attach(
+        &p, &(struct attaching){.session = 77, .generation = 1, .flags = WIRE_ENGINE}, NULL);
+    cr_assert_eq(a.reply.status, STATUS_MALFORMED);
+    expect_closed(p.fd);
+    peer_close(&p);
+}
+
 Test(engines, query_lists_them)
 {
     struct peer engine = peer_open(&b);
