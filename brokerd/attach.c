@@ -85,8 +85,7 @@ static void grant(const struct request *r, struct session *s, const struct wire_
     uint64_t last_id = server->journal.last_id, known_id;
     bool ours = attach->epoch == server->journal.header->epoch && r->header.position <= last_id;
     unsigned flags = attach->epoch != 0 && !ours ? WIRE_NEW_EPOCH : 0;
-    uint64_t known =
-        attach->origin != 0 ? origins_known(server->origins, attach->origin, &known_id) : 0;
+    uint64_t known = attach->origin != 0 ? publish_known(server, s, attach->origin, &known_id) : 0;
     if (known != 0)
         origins_note(server->origins, attach->origin, known, known_id, true);
     if (is_unsure(server, attach, known))

@@ -90,6 +90,27 @@ static void refuse(const struct request *r, enum status status)
         connection_close_after_replies(r->connection, CLOSE_CHANNEL);
 }
 
+uint64_t publish_known(const struct server *server, const struct session *s, uint64_t origin,
+                       uint64_t *id)
+{
+    uint64_t known = origins_known(server->origins, origin, id);
+    if (s == NULL || s->published_origin != origin || s->published_sequence <= known)
+        return known;
+    *id = s->published_id;
+    return s->published_sequence;
+}
+
+static void note(const struct request *r, uint64_t origin, uint64_t sequence, uint64_t id)
+{
+    struct session *s = r->session;
+    origins_note(r->server->origins, origin, sequence, id, s != NULL);
+    if (s == NULL)
+        return;
+    s->published_origin = origin;
+    s->published_sequence = sequence;
+    s->published_id = id;
+}
+
 void publish_handle(const struct request *r)
 {
     struct server *server = r->server;
@@ -99,7 +120,7 @@ void publish_handle(const struct request *r)
         refuse(r, status);
         return;
     }
-    uint64_t known = origins_known(server->origins, origin, &known_id);
+    uint64_t known = publish_known(server, r->session, origin, &known_id);
     if (known != 0 && first > known + 1) {
         request_answer(r, STATUS_OUT_OF_ORDER, 0, known, 0);
         return;
@@ -119,7 +140,7 @@ void publish_handle(const struct request *r)
     }
     if (end - 1 > known) {
         known_id = server->journal.last_id;
-        origins_note(server->origins, origin, end - 1, known_id, r->session != NULL);
+        note(r, origin, end - 1, known_id);
     }
     request_answer(r, STATUS_OK, 0, known_id, d.sessions);
 }

@@ -45,6 +45,11 @@ void reset_handle(const struct request *r);
 /* publish.c: SUBMIT with publishes. */
 void publish_handle(const struct request *r);
 
+/* publish.c: the highest sequence taken of that origin, as far as the table or the session (NULL:
+ * none) remembers; 0 when it is unknown. *id: of that message. */
+uint64_t publish_known(const struct server *server, const struct session *s, uint64_t origin,
+                       uint64_t *id);
+
 /* subscribe.c: SUBMIT with SUBSCRIBE and UNSUBSCRIBE records. */
 void subscribe_handle(const struct request *r);
 

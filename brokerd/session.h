@@ -60,6 +60,9 @@ struct session {
     size_t name_bytes; /* of its channels and patterns */
     uint64_t origin;
     uint32_t pid;
+    /* The newest of its publishes. The table of origins may forget a quiet session, which would
+     * then be taken for a new one when it repeats a SUBMIT on its living connection. */
+    uint64_t published_origin, published_sequence, published_id;
     enum session_mode mode;
     bool simple, is_dirty, is_catching_up;
     struct engine *engine; /* NULL: a member */

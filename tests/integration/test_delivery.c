@@ -80,6 +80,50 @@ Test(delivery, rule_5_one_shot_submits_are_deduplicated_too)
     broker_end(&b);
 }
 
+/* So many sessions' origins that the table forgets the one that was quiet. */
+static void crowd_out(struct peer *p, uint64_t session)
+{
+    enum { TABLE = 65536, AT_ONCE = 256 };
+    uint32_t ids[AT_ONCE];
+    for (unsigned i = 0; i <= TABLE; i += AT_ONCE) {
+        for (unsigned k = 0; k < AT_ONCE; k++) {
+            struct body body = {0};
+            body_publish(&body, 1000 + i + k, 1, "y", "", 0);
+            ids[k] = peer_request(p, WIRE_SUBMIT, 0, session, 0, &body);
+            body_reset(&body);
+        }
+        for (unsigned k = 0; k < AT_ONCE; k++)
+            cr_assert_eq(peer_answer(p, ids[k]).reply.status, STATUS_OK);
+    }
+}
+
+Test(delivery, rules_5_and_16_a_session_repeats_a_submit_after_its_origin_was_forgotten)
+{
+    broker_start(&b, (const char *[]){"--no-journal", "--journal-size", "64K", NULL});
+    struct peer p = peer_open(&b), other = peer_open(&b);
+    peer_attach(&p, &(struct attaching){.session = 9, .generation = 1, .origin = 7}, NULL);
+    peer_join(&other, 8, NULL);
+    peer_publish(&p, 9, 7, 1, "x", "once");
+    crowd_out(&other, 8);
+    uint64_t head = peer_ask(&p, WIRE_QUERY, WIRE_PING, 0, 0, NULL).reply.head;
+    struct answer a = peer_publish(&p, 9, 7, 1, "x", "once");
+    cr_assert_eq(a.reply.status, STATUS_OK);
+    cr_assert_eq(a.reply.head, head, "a duplicate was taken");
+    cr_assert_eq(a.reply.value, 1);
+    crowd_out(&other, 8);
+    a = peer_attach(&p,
+                    &(struct attaching){.session = 9,
+                                        .generation = 2,
+                                        .epoch = p.epoch,
+                                        .position = head,
+                                        .origin = 7,
+                                        .unanswered = 1},
+                    NULL);
+    cr_assert_eq(a.reply.flags, 0, "what the session knows is not unsure");
+    cr_assert_eq(a.reply.value, 1);
+    broker_end(&b);
+}
+
 Test(delivery, rule_4_record_over_a_quarter_of_the_ring_is_refused)
 {
     broker_start(&b, (const char *[]){"--no-journal", "--journal-size", "256K", NULL});
