@@ -41,6 +41,14 @@ module Faults
       report.must("browsers miss what blocks miss", missed == result["lost_by_process"], [missed, result["lost_by_process"]].inspect)
     end
 
+    # What a peer saw that knows the ids: none is passed over without a GAP, each GAP begins right behind the last id.
+    def ids(report, plant)
+      found = plant.observed or return
+      report.figure("ids seen one by one, and in GAP records", "#{found['messages'].to_i}, #{found['in_gaps'].to_i} in #{found['gaps'].to_i}")
+      report.must("every id comes or is in a GAP of the right range", found["wrong"].empty?, found["wrong"].inspect)
+      found
+    end
+
     def no_complaints(report, plant)
       plant.complaints.first(10).each { |line| report.must("no complaint", false, line) }
     end

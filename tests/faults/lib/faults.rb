@@ -10,7 +10,7 @@ require "socket"
 require "tmpdir"
 $LOAD_PATH.unshift(File.expand_path("../../../adapter/spec", __dir__))
 %w[deadline ports child broker server].each { |name| require "support/#{name}" }
-%w[options broker transport network pipe_program publishers plant storm checks memory report].each { |name| require_relative name }
+%w[options broker transport network pipe_program publishers observer plant storm checks memory report].each { |name| require_relative name }
 
 module Faults
   module_function
@@ -22,6 +22,9 @@ module Faults
       plant = Plant.new(options, folder)
       begin
         yield plant, report
+      rescue RuntimeError => e # what did not happen within its limit
+        progress(options, "")
+        report.must("the run comes to its end", false, e.message.lines.first(3).join(" ").strip)
       ensure
         plant.stop
         keep_logs(folder) if report.violations.any? || $!
@@ -32,9 +35,10 @@ module Faults
   end
 
   # Publishes under faults until the time is over, then waits until everyone has everything.
+  # @param first [String, nil] who is stopped first, for longer than a small ring lasts
   # @return [Array(Storm, Hash, Float)] what happened, what ws_check found, the seconds that the end took
-  def storm(options, plant)
-    storm = Storm.new(plant, options)
+  def storm(options, plant, first: nil)
+    storm = Storm.new(plant, options, first)
     plant.start_publishers
     storm.rage do |elapsed|
       progress(options, format("%d of %d s; ready, least, most, faults, deliveries: %s", elapsed, options.seconds,

@@ -19,6 +19,15 @@ module Faults
       start_proxy
       start_servers
       start_checker
+      @observer = keep(Observer.new(folder, @routes.last.first)) if options.transport == "ipc"
+    rescue StandardError
+      stop
+      raise
+    end
+
+    # What the observer of ids found; nil where there is none.
+    def observed
+      @observer&.finish(@broker.stats["head"])
     end
 
     def start_publishers
@@ -37,7 +46,7 @@ module Faults
 
     # @return [Integer] bytes of one message in the ring
     def record_size
-      (40 + "chaos".size + 9 + 7) / 8 * 8
+      (40 + CHANNEL.size + 9 + 7) / 8 * 8
     end
 
     # Waits until every client has everything, or the limit is over.
@@ -68,6 +77,7 @@ module Faults
     # Who can be stopped, by name.
     def processes
       found = @servers.each_with_index.to_h { |server, n| ["process #{n}", server.pid] }
+      found["observer"] = @observer.pid if @observer
       @outside.each_with_index { |publisher, n| publisher.pids.each { |pid| found["publisher #{n + INSIDE}"] = pid } }
       found
     end
@@ -111,7 +121,7 @@ module Faults
     end
 
     def start_proxy
-      @routes = Array.new(@options.processes + 2) { |n| @transport.route(n) }
+      @routes = Array.new(@options.processes + (@options.transport == "ipc" ? 3 : 2)) { |n| @transport.route(n) }
       @proxy = keep(PipeProgram.new("fault_proxy", @options.seed, *@routes.map(&:last)))
       @proxy.wait_for("ready", 10)
     end
@@ -133,7 +143,7 @@ module Faults
       @checker = keep(PipeProgram.new("ws_check", @options.clients, *@servers.map(&:port)))
       @checker.wait_for("open", 60)
       Support::Deadline.wait_for("all subscriptions", 60) do
-        @broker.ctl("publish", "chaos", "f00000001")
+        @broker.ctl("publish", CHANNEL, "f00000001")
         @checker.find("ready")
       end
     end

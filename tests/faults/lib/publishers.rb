@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 module Faults
+  CHANNEL = "chaos"
   PUBLISHER = File.expand_path("../app/publisher.rb", __dir__)
 
   # A Ruby process that publishes until it is told to finish.
@@ -42,7 +43,7 @@ module Faults
       @env = env
       @started = Support::Deadline.now
       @last = @processes = @refused = @unsure = 0
-      @thread = Thread.new { one until @finished }
+      @thread = Thread.new { one until @finished_at && @last >= due(@finished_at) }
       @thread.report_on_exception = false
     end
 
@@ -51,12 +52,11 @@ module Faults
     end
 
     def finish(limit)
-      @finished = true
+      @finished_at = Support::Deadline.now
       raise "short-lived publisher #{@processes} did not end within #{limit} s" unless @thread.join(limit)
     end
 
     def stop
-      @finished = true
       @thread.kill
       @child&.signal("CONT")
       @child&.stop("KILL")
@@ -67,7 +67,10 @@ module Faults
     def one
       @processes += 1
       log = File.join(@folder, "publisher-#{@number}-#{@processes}.log")
-      @child = Support::Child.new(@env, Faults.ruby(PUBLISHER, @number, @rate, @last + 1, count), log: log, errors: "#{log}.err")
+      # What is due by the end of its life, so that the series keeps its rate.
+      count = due(@finished_at || (Support::Deadline.now + LIFE)) - @last
+      rate = [@rate, count / LIFE].max
+      @child = Support::Child.new(@env, Faults.ruby(PUBLISHER, @number, rate, @last + 1, count), log: log, errors: "#{log}.err")
       Faults.published(@child, 150) do |last, refused, unsure|
         @last = last
         @refused += refused
@@ -75,9 +78,8 @@ module Faults
       end
     end
 
-    # What is due by the end of the next one's life, so that the series keeps its rate.
-    def count
-      ((Support::Deadline.now - @started + LIFE) * @rate).to_i - @last
+    def due(time)
+      ((time - @started) * @rate).to_i
     end
   end
 

@@ -39,7 +39,7 @@ module Faults
     private
 
     def table
-      width = @figures.keys.map(&:size).max
+      width = @figures.keys.map(&:size).max.to_i
       head = "#{@options.script}: #{@options.seconds} s over #{@options.transport}#{' through a lossy network' if @options.network}, " \
              "#{@options.processes} processes x #{@options.clients} WebSockets, #{@options.rate} messages/s, seed #{@options.seed}"
       lines = @figures.map { |name, value| "  #{name.ljust(width)}  #{grouped(value)}" }

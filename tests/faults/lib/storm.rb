@@ -10,13 +10,14 @@ module Faults
 
     attr_reader :counts
 
-    def initialize(plant, options)
+    def initialize(plant, options, first = nil)
       @plant = plant
       @random = Random.new(options.seed)
       @seconds = options.seconds
       @links = options.transport != "ipc"
       @counts = { cuts: 0, kills: 0, stops: 0, stopped_seconds: 0.0, holds: 0, network_cuts: 0 }
       @stopped = {}
+      @first = first
     end
 
     # Rages for the time given; the block is called about 20 times a second.
@@ -79,9 +80,9 @@ module Faults
       return if @stopped.size >= STOPPED_AT_ONCE
 
       targets = { "broker" => @plant.broker.pid, **@plant.processes }
-      name = targets.keys[@random.rand(targets.size)]
       longest = [STOP_LONGEST, @seconds / 3.0].min
-      length = 0.1 * ((longest / 0.1)**@random.rand)
+      name, length = targets.keys[@random.rand(targets.size)], 0.1 * ((longest / 0.1)**@random.rand)
+      name, length, @first = @first, longest, nil if @first
       return if @stopped.key?(name) || !signal("STOP", targets[name])
 
       @stopped[name] = [now + length, targets[name]]
