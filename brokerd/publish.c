@@ -111,6 +111,19 @@ static void note(const struct request *r, uint64_t origin, uint64_t sequence, ui
     s->published_id = id;
 }
 
+/* Has the table load what the next records of a SUBMIT will ask it. */
+static void look_ahead(const struct server *server, const uint8_t *record, uint64_t count)
+{
+    struct subscriptions_name names[SUBSCRIPTIONS_AHEAD];
+    size_t n = count < SUBSCRIPTIONS_AHEAD ? (size_t)count : SUBSCRIPTIONS_AHEAD;
+    for (size_t i = 0; i < n; i++) {
+        names[i] =
+            (struct subscriptions_name){record + WIRE_RECORD_SIZE, (size_t)get_u16le(record + 6)};
+        record += size_align8(get_u32le(record));
+    }
+    subscriptions_prefetch(server->subscriptions, names, n);
+}
+
 void publish_handle(const struct request *r)
 {
     struct server *server = r->server;
@@ -132,6 +145,8 @@ void publish_handle(const struct request *r)
     uint64_t sequence = first, end = first + r->header.records;
     for (; sequence < end; sequence++) {
         uint32_t size = (uint32_t)size_align8(get_u32le(record));
+        if ((sequence - first) % SUBSCRIPTIONS_AHEAD == 0)
+            look_ahead(server, record, end - sequence);
         if (sequence > known)
             publish(&d, record, size);
         else

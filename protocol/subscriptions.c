@@ -315,6 +315,31 @@ void subscriptions_remove(struct subscriptions *table, struct subscription *subs
         remove_key(table, key);
 }
 
+/* Below this many channels all of the table is in the caches anyway. */
+enum { PREFETCH_FROM = 8192 };
+
+void subscriptions_prefetch(const struct subscriptions *table,
+                            const struct subscriptions_name *names, size_t count)
+{
+    struct hash_cursor cursor;
+    uint64_t hashes[SUBSCRIPTIONS_AHEAD];
+    const struct subscription_key *keys[SUBSCRIPTIONS_AHEAD];
+
+    if (table->channels.entries < PREFETCH_FROM)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        hashes[i] = hash_bytes(&table->seed, names[i].text, names[i].length);
+        hash_index_prefetch(&table->channels, hashes[i]);
+    }
+    for (size_t i = 0; i < count; i++) { /* by now the first buckets have come */
+        keys[i] = (const void *)hash_index_first(&table->channels, hashes[i], &cursor);
+        __builtin_prefetch(keys[i]);
+    }
+    for (size_t i = 0; i < count; i++)
+        if (keys[i] != NULL)
+            __builtin_prefetch(keys[i]->subscriptions);
+}
+
 struct match_keys {
     subscriptions_key_fn callback;
     void *context;
