@@ -37,7 +37,9 @@ struct io_thread {
     struct client *clients; /* all that are open, doubly linked */
     struct client *dirty;   /* those with something to write this turn, linked through dirty_next */
     struct event *tick;     /* once a second: pings, stalls, the closing handshake's limit */
-    uint64_t now_ms;        /* monotonic, read once per loop turn */
+    struct event *late;     /* in a millisecond: do callbacks wait for a thread too long? */
+    bool late_is_set;
+    uint64_t now_ms; /* monotonic, read once per loop turn */
 
     pthread_mutex_t lock; /* guards the five below */
     struct command *first_command;

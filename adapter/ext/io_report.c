@@ -63,8 +63,10 @@ void io_log(struct io_thread *io, enum log_level level, const char *format, ...)
         return;
     size_t size = (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1;
     struct message *message = message_new(NULL, 0, line, size, false, 0);
-    if (message != NULL)
-        mailbox_post(io->notices, CALLBACK_LOG, NULL, message, (uint64_t)level, 0);
+    if (message == NULL)
+        return;
+    mailbox_post(io->notices, CALLBACK_LOG, NULL, message, (uint64_t)level, 0);
+    callback_pool_dispatch(io->callbacks);
 }
 
 void io_stats(struct io_thread *io, struct io_stats *stats)

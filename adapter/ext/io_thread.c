@@ -84,13 +84,31 @@ static void publish_stats(struct io_thread *io)
     __atomic_store_n(&io->stats.unanswered, link_unanswered(io->link), __ATOMIC_RELAXED);
 }
 
+static const struct timeval millisecond = {0, 1000};
+
+static void on_late(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    struct io_thread *io = context;
+    io->late_is_set = callback_pool_check(io->callbacks) && event_add(io->late, &millisecond) == 0;
+}
+
+static void watch_callbacks(struct io_thread *io)
+{
+    if (callback_pool_dispatch(io->callbacks) && !io->late_is_set)
+        io->late_is_set = event_add(io->late, &millisecond) == 0;
+}
+
 static void turn(struct io_thread *io, int flags)
 {
     event_base_loop(io->base, EVLOOP_ONCE | flags);
+    callback_pool_dispatch(io->callbacks); /* they work while this thread sends */
     io->now_ms = io_clock_ms();
     commands_run(io);
     link_flush(io->link);
     io_flush(io);
+    watch_callbacks(io);
     publish_stats(io);
 }
 
@@ -109,6 +127,7 @@ static void wind_down(struct io_thread *io)
     while (io->clients != NULL)
         client_end(io->clients, "the I/O thread stops");
     io_flush(io);
+    callback_pool_dispatch(io->callbacks);
 }
 
 static void *run(void *argument)
@@ -197,8 +216,9 @@ static bool make_loop(struct io_thread *io)
     const struct timeval second = {1, 0};
     io->wake_event = event_new(io->base, io->wake_fd, EV_READ | EV_PERSIST, on_wake, io);
     io->tick = event_new(io->base, -1, EV_PERSIST, on_tick, io);
+    io->late = event_new(io->base, -1, 0, on_late, io);
     return io->wake_event != NULL && event_add(io->wake_event, NULL) == 0 && io->tick != NULL &&
-           event_add(io->tick, &second) == 0;
+           event_add(io->tick, &second) == 0 && io->late != NULL;
 }
 
 /* Only an ipc socket can be served by a broker that we start. */
@@ -241,6 +261,8 @@ static void free_parts(struct io_thread *io)
     embedded_free(io->embedded);
     if (io->hub != NULL)
         hub_free(io->hub);
+    if (io->late != NULL)
+        event_free(io->late);
     if (io->tick != NULL)
         event_free(io->tick);
     if (io->wake_event != NULL)

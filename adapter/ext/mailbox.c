@@ -5,6 +5,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+enum { LATE_CHECKS = 5 }; /* a mailbox that waited for so many checks needs one more thread */
+
 struct callback_pool {
     pthread_mutex_t lock;
     struct mailbox *first_ready; /* each holds a reference */
@@ -12,7 +14,11 @@ struct callback_pool {
     size_t block_limit;
     uint64_t dropped;    /* atomic */
     uint32_t references; /* atomic: one of the owner, one of each mailbox */
+    unsigned threads;    /* that entered */
     unsigned sleepers;   /* threads that were told NULL and not woken since */
+    unsigned checks;     /* made so far */
+    unsigned takes;      /* made so far */
+    unsigned takes_then; /* at the last check */
     int fd;              /* -1 once the pool is closed */
 };
 
@@ -27,6 +33,7 @@ struct mailbox {
     uint32_t references; /* atomic */
     unsigned length;     /* written under the lock, read anywhere */
     unsigned below;
+    unsigned ready_at; /* pool->checks when it came into the ready list */
     bool busy; /* in the ready list or running: its reference is with that list or that thread */
 };
 
@@ -172,6 +179,7 @@ static void make_ready(struct mailbox *m)
 {
     struct callback_pool *pool = m->pool;
     m->next_ready = NULL;
+    m->ready_at = pool->checks;
     if (pool->last_ready == NULL)
         pool->first_ready = m;
     else
@@ -185,6 +193,82 @@ static void wake_one(struct callback_pool *pool)
         return;
     pool->sleepers--;
     signal_threads(pool, 1);
+}
+
+/* A thread that is awake looks for more before it sleeps: a second one would only wait for the
+ * first one's interpreter lock. callback_pool_check sees to the case that it is held up. */
+static void wake_first(struct callback_pool *pool)
+{
+    if (pool->threads <= pool->sleepers)
+        wake_one(pool);
+}
+
+void callback_pool_enter(struct callback_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->threads++;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void callback_pool_leave(struct callback_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->threads--;
+    if (pool->first_ready != NULL && pool->fd >= 0)
+        wake_first(pool);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void callback_pool_rouse(struct callback_pool *pool)
+{
+    uint64_t token;
+    ssize_t ignored = 0;
+
+    pthread_mutex_lock(&pool->lock);
+    bool has_token = pool->sleepers == 0; /* all sleepers were woken: one token is this thread's */
+    if (!has_token)
+        pool->sleepers--;
+    pthread_mutex_unlock(&pool->lock);
+    if (has_token)
+        ignored = read(pool->fd, &token, sizeof(token));
+    (void)ignored;
+}
+
+static bool is_behind(const struct callback_pool *pool)
+{
+    return pool->first_ready != NULL && pool->sleepers > 0;
+}
+
+void callback_pool_hurry(struct callback_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    if (is_behind(pool))
+        wake_one(pool);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+bool callback_pool_dispatch(struct callback_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    if (pool->first_ready != NULL)
+        wake_first(pool);
+    bool behind = is_behind(pool);
+    pool->takes_then = pool->takes;
+    pthread_mutex_unlock(&pool->lock);
+    return behind;
+}
+
+bool callback_pool_check(struct callback_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->checks++;
+    bool behind = is_behind(pool);
+    if (behind && (pool->takes == pool->takes_then ||
+                   pool->checks - pool->first_ready->ready_at > LATE_CHECKS))
+        wake_one(pool);
+    pool->takes_then = pool->takes;
+    pthread_mutex_unlock(&pool->lock);
+    return behind;
 }
 
 static void append(struct mailbox *m, struct callback *c)
@@ -296,7 +380,6 @@ bool mailbox_post(struct mailbox *m, enum callback_kind kind, struct block *bloc
             m->busy = true;
             mailbox_ref(m);
             make_ready(m);
-            wake_one(pool);
         }
         c = NULL;
     }
@@ -332,6 +415,7 @@ struct mailbox *callback_pool_take(struct callback_pool *pool, struct callback *
         if (pool->first_ready == NULL)
             pool->last_ready = NULL;
         *callback = pop(m);
+        pool->takes++;
     }
     pthread_mutex_unlock(&pool->lock);
     return m;
@@ -341,6 +425,7 @@ struct callback *mailbox_next(struct mailbox *m)
 {
     pthread_mutex_lock(&m->pool->lock);
     struct callback *c = pop(m);
+    m->pool->takes += c != NULL;
     pthread_mutex_unlock(&m->pool->lock);
     return c;
 }

@@ -8,8 +8,8 @@
  * run side by side.
  *
  * A mailbox with work stands in the pool's ready list, once. A callback thread takes a mailbox,
- * runs one callback (or a few) and gives it back; whoever posts the first callback wakes a thread
- * through the pool's eventfd (a semaphore), if one sleeps. One short pthread mutex per pool guards
+ * runs one callback (or a few) and gives it back; callback_pool_dispatch wakes a thread through the
+ * pool's eventfd (a semaphore), if all sleep. One short pthread mutex per pool guards
  * it all; it is never held while a callback runs, so a callback may post, subscribe, publish.
  *
  * Any thread may post. After fork the child forgets the pool (io_thread.h).
@@ -86,9 +86,36 @@ struct callback_pool *callback_pool_new(size_t block_limit);
 void callback_pool_free(struct callback_pool *pool);
 
 /* The descriptor that a callback thread blocks in read() on (8 bytes) when take gave NULL: take
- * then counts the thread as asleep, and only sleepers are woken. Coming back from read() early (a
- * signal) is harmless. */
+ * then counts the thread as asleep, and only sleepers are woken. */
 int callback_pool_fd(const struct callback_pool *pool);
+
+/*
+ * A thread that runs callbacks tells the pool of its coming and going, so that the pool knows how
+ * many are awake: while one is, further work wakes no second one (in Ruby that would only wait for
+ * the first one's interpreter lock). Without these calls every mailbox that becomes ready wakes
+ * one.
+ */
+void callback_pool_enter(struct callback_pool *pool);
+void callback_pool_leave(struct callback_pool *pool); /* awake, or after callback_pool_rouse */
+
+/* For a thread that was told NULL and did not read 8 bytes from the descriptor after that: it is
+ * awake again. */
+void callback_pool_rouse(struct callback_pool *pool);
+
+/*
+ * Wakes a thread if work waits and all sleep. Whoever posts calls it afterwards, once for all that
+ * was posted together. Returns whether work waits while threads sleep: then callback_pool_check is
+ * to be called in a millisecond.
+ */
+bool callback_pool_dispatch(struct callback_pool *pool);
+
+/* Wakes one more thread when those that are awake took nothing since the last check, or what waits
+ * has waited for five checks. Returns whether to check again in a millisecond. */
+bool callback_pool_check(struct callback_pool *pool);
+
+/* Wakes one thread for what waits, whoever else is awake: for those who will not call
+ * callback_pool_check. */
+void callback_pool_hurry(struct callback_pool *pool);
 
 /* Wakes n threads that block in read, for instance to end them. */
 void callback_pool_wake(struct callback_pool *pool, unsigned n);
@@ -107,7 +134,8 @@ unsigned mailbox_length(const struct mailbox *m);
 
 /*
  * Posts one callback; block and message are given as references that the callback takes over. false
- * when memory is out (the references are given back all the same). A DELIVERY past the block's
+ * when memory is out (the references are given back all the same). Wakes nobody: see
+ * callback_pool_dispatch. A DELIVERY past the block's
  * limit drops the oldest deliveries of that block and leaves one CALLBACK_DROPPED in their place. A
  * DRAINED behind a DRAINED that still waits says nothing new and is left out (true).
  */

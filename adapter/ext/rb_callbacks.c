@@ -26,16 +26,19 @@ static VALUE executor;    /* Rails' executor, or nil: callbacks run inside its w
 static ID id_open, id_message, id_drained, id_shutdown, id_close, id_call, id_wrap;
 static ID id_failed, id_log, id_gap, id_report, id_interest;
 
-struct wait {
+/* One callback thread. */
+struct worker {
+    struct crew *crew;
     int fd;
+    bool asleep; /* the pool counts it as asleep */
 };
 
 static void *wait_for_work(void *data)
 {
-    struct wait *wait = data;
+    struct worker *worker = data;
     uint64_t count;
-    ssize_t got = read(wait->fd, &count, sizeof(count));
-    (void)got; /* woken or interrupted: the caller looks for itself */
+    if (read(worker->fd, &count, sizeof(count)) == sizeof(count))
+        worker->asleep = false;
     return NULL;
 }
 
@@ -289,15 +292,26 @@ static bool over(const struct crew *c)
     return c->stopping || c->epoch != runtime_epoch();
 }
 
+/* After a sleep that something else than work ended. */
+static void rouse(struct worker *worker)
+{
+    if (worker->asleep && !over(worker->crew))
+        callback_pool_rouse(worker->crew->pool);
+    worker->asleep = false;
+}
+
 static VALUE thread_loop(VALUE data)
 {
-    struct crew *c = (struct crew *)data;
-    struct wait wait = {callback_pool_fd(c->pool)};
+    struct worker *worker = (struct worker *)data;
+    struct crew *c = worker->crew;
+    callback_pool_enter(c->pool);
     while (!over(c)) {
         struct callback *callback;
         struct mailbox *mailbox = callback_pool_take(c->pool, &callback);
         if (!mailbox) {
-            rb_thread_call_without_gvl(wait_for_work, &wait, RUBY_UBF_IO, NULL);
+            worker->asleep = true;
+            rb_thread_call_without_gvl(wait_for_work, worker, RUBY_UBF_IO, NULL);
+            rouse(worker);
             continue;
         }
         int state = run_mailbox(mailbox, callback);
@@ -319,8 +333,12 @@ static bool interpreter_ends(void)
 
 static VALUE thread_ended(VALUE data)
 {
-    struct crew *c = (struct crew *)data;
+    struct worker *worker = (struct worker *)data;
+    struct crew *c = worker->crew;
     c->running--;
+    rouse(worker);
+    if (!over(c))
+        callback_pool_leave(c->pool);
     if (!over(c) && !interpreter_ends()) {
         start_thread(c);
     } else if (c->running == 0 && c != crew) {
@@ -331,7 +349,9 @@ static VALUE thread_ended(VALUE data)
 
 static VALUE thread_main(void *data)
 {
-    return rb_ensure(thread_loop, (VALUE)data, thread_ended, (VALUE)data);
+    struct crew *c = data;
+    struct worker worker = {.crew = c, .fd = callback_pool_fd(c->pool)};
+    return rb_ensure(thread_loop, (VALUE)&worker, thread_ended, (VALUE)&worker);
 }
 
 static void start_thread(struct crew *c)

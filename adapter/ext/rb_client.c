@@ -334,8 +334,10 @@ static VALUE client_set_handler(VALUE self, VALUE handler)
         RB_OBJ_WRITE(self, &c->switches, rb_ary_new());
     rb_ary_push(c->switches, handler);
     client_set_wants_drained(client, drained);
-    if (mailbox_post(client_mailbox(client), CALLBACK_OPEN, NULL, NULL, 1, 0))
+    if (mailbox_post(client_mailbox(client), CALLBACK_OPEN, NULL, NULL, 1, 0)) {
         c->nudges++;
+        callback_pool_hurry(io_callbacks(runtime_running()));
+    }
     return handler;
 }
 

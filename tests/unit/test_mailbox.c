@@ -32,6 +32,7 @@ static struct message *message_of(size_t size)
 static void post(struct mailbox *m, uint64_t number)
 {
     cr_assert(mailbox_post(m, CALLBACK_MESSAGE, NULL, NULL, number, 0));
+    callback_pool_dispatch(pool);
 }
 
 static void expect_next(struct mailbox *m, uint64_t number)
@@ -114,6 +115,117 @@ Test(mailbox, only_a_sleeping_thread_is_woken_and_once_for_each_mailbox)
     cr_assert_not(is_signalled(), "one thread was asleep, one token");
     mailbox_unref(m);
     mailbox_unref(other);
+}
+
+/* A thread comes, finds nothing and sleeps. */
+static void enter_and_sleep(void)
+{
+    struct callback *c;
+    callback_pool_enter(pool);
+    cr_assert_null(callback_pool_take(pool, &c));
+}
+
+Test(mailbox, while_one_thread_is_awake_no_other_is_woken)
+{
+    struct mailbox *m = mailbox_new(pool, 0), *other = mailbox_new(pool, 0);
+    struct callback *c;
+    enter_and_sleep();
+    enter_and_sleep();
+    mailbox_post(m, CALLBACK_MESSAGE, NULL, NULL, 1, 0);
+    cr_assert_not(is_signalled(), "posting wakes nobody");
+    cr_assert(callback_pool_dispatch(pool));
+    sleep_and_be_woken();
+    post(other, 2);
+    cr_assert_not(is_signalled(), "the first one will take it");
+    cr_assert_eq(callback_pool_take(pool, &c), m);
+    callback_free(c);
+    mailbox_done(m);
+    cr_assert_eq(callback_pool_take(pool, &c), other);
+    callback_free(c);
+    mailbox_done(other);
+    cr_assert_null(callback_pool_take(pool, &c));
+    cr_assert_not(callback_pool_dispatch(pool), "nothing waits");
+    post(m, 3);
+    cr_assert(is_signalled(), "both sleep again");
+    mailbox_unref(m);
+    mailbox_unref(other);
+}
+
+Test(mailbox, a_check_wakes_another_when_the_one_awake_is_held_up)
+{
+    struct mailbox *m = mailbox_new(pool, 0), *other = mailbox_new(pool, 0);
+    struct callback *c;
+    enter_and_sleep();
+    enter_and_sleep();
+    post(m, 1);
+    sleep_and_be_woken();
+    cr_assert_eq(callback_pool_take(pool, &c), m);
+    mailbox_post(other, CALLBACK_MESSAGE, NULL, NULL, 2, 0);
+    cr_assert(callback_pool_dispatch(pool));
+    cr_assert(callback_pool_check(pool));
+    sleep_and_be_woken();
+    cr_assert_not(callback_pool_check(pool), "nobody sleeps any more");
+    cr_assert_not(is_signalled());
+    callback_free(c);
+    mailbox_done(m);
+    mailbox_unref(m);
+    mailbox_unref(other);
+}
+
+Test(mailbox, a_check_wakes_another_when_work_waits_for_long_though_some_is_done)
+{
+    struct mailbox *m = mailbox_new(pool, 0), *other = mailbox_new(pool, 0);
+    struct callback *c;
+    enter_and_sleep();
+    enter_and_sleep();
+    for (uint64_t i = 0; i <= 10; i++)
+        post(m, i);
+    sleep_and_be_woken();
+    cr_assert_eq(callback_pool_take(pool, &c), m);
+    mailbox_post(other, CALLBACK_MESSAGE, NULL, NULL, 0, 0);
+    cr_assert(callback_pool_dispatch(pool));
+    unsigned checks = 0;
+    for (; !is_signalled(); checks++) {
+        callback_free(c);
+        cr_assert_not_null(c = mailbox_next(m));
+        cr_assert(callback_pool_check(pool));
+    }
+    cr_assert_eq(checks, 6);
+    callback_free(c);
+    mailbox_done(m);
+    mailbox_unref(m);
+    mailbox_unref(other);
+}
+
+Test(mailbox, a_thread_that_ends_leaves_no_work_behind)
+{
+    struct mailbox *m = mailbox_new(pool, 0);
+    enter_and_sleep();
+    enter_and_sleep();
+    post(m, 1);
+    sleep_and_be_woken();
+    callback_pool_leave(pool);
+    cr_assert(is_signalled(), "what it was woken for is another's now");
+    mailbox_unref(m);
+}
+
+Test(mailbox, an_interrupted_sleeper_takes_its_token_with_it)
+{
+    struct mailbox *m = mailbox_new(pool, 0);
+    enter_and_sleep();
+    callback_pool_rouse(pool);
+    post(m, 1);
+    cr_assert_not(is_signalled(), "it is awake");
+    struct callback *c;
+    cr_assert_eq(callback_pool_take(pool, &c), m);
+    callback_free(c);
+    mailbox_done(m);
+    cr_assert_null(callback_pool_take(pool, &c));
+    post(m, 2);
+    cr_assert(is_signalled());
+    callback_pool_rouse(pool);
+    cr_assert_not(is_signalled(), "woken and interrupted at once");
+    mailbox_unref(m);
 }
 
 Test(mailbox, wake_ends_sleepers)
@@ -288,8 +400,10 @@ struct poster {
 static void *post_many(void *argument)
 {
     struct poster *p = argument;
-    for (uint64_t i = 1; i <= EACH; i++)
+    for (uint64_t i = 1; i <= EACH; i++) {
         mailbox_post(p->order->mailbox, CALLBACK_MESSAGE, NULL, NULL, p->index, i);
+        callback_pool_dispatch(pool);
+    }
     return NULL;
 }
 
