@@ -52,7 +52,8 @@ struct client {
     struct client *next; /* of io->clients */
     struct client *previous;
     struct client *dirty_next;
-    uintptr_t *ring;    /* frames that wait, lowest bit: counts as a write; NULL while empty */
+    uintptr_t *ring;    /* frames that wait, lowest bit: counts as a write; &only or allocated */
+    uintptr_t only;     /* the ring of one frame: most flushes never need more */
     size_t queued;      /* bytes that wait, without what of the first frame was sent */
     struct frame *pong; /* the latest pong, while an earlier one still waits */
     struct held_input *held;

@@ -21,13 +21,20 @@ static bool grow(struct client *c)
 {
     if (c->ring_capacity > UINT32_MAX / 2)
         return false;
-    uint32_t capacity = c->ring_capacity == 0 ? RING_FIRST : c->ring_capacity * 2;
+    if (c->ring_capacity == 0) {
+        c->ring = &c->only;
+        c->ring_head = 0;
+        c->ring_capacity = 1;
+        return true;
+    }
+    uint32_t capacity = c->ring_capacity == 1 ? RING_FIRST : c->ring_capacity * 2;
     uintptr_t *ring = malloc(capacity * sizeof(*ring));
     if (ring == NULL)
         return false;
     for (uint32_t i = 0; i < c->ring_count; i++)
         ring[i] = entry_at(c, i);
-    free(c->ring);
+    if (c->ring != &c->only)
+        free(c->ring);
     c->ring = ring;
     c->ring_head = 0;
     c->ring_capacity = capacity;
@@ -36,7 +43,8 @@ static bool grow(struct client *c)
 
 static void free_ring(struct client *c)
 {
-    free(c->ring);
+    if (c->ring != &c->only)
+        free(c->ring);
     c->ring = NULL;
     c->ring_head = c->ring_count = c->ring_capacity = 0;
     c->sent = 0;
@@ -151,7 +159,8 @@ static bool send_some(struct client *c, int64_t *counted)
     int count;
     size_t bytes = gather(c, vectors, &count);
     struct msghdr header = {.msg_iov = vectors, .msg_iovlen = (size_t)count};
-    ssize_t n = sendmsg(c->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t n = count == 1 ? send(c->fd, vectors[0].iov_base, bytes, MSG_NOSIGNAL | MSG_DONTWAIT)
+                           : sendmsg(c->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0) {
         if (errno == EINTR)
             return true;
