@@ -58,6 +58,7 @@ module Faults
     report.figure("cuts", storm.counts[:cuts])
     report.figure("links made by the processes", plant.reports.sum { |one| one["stats"]["link_connects"] })
     report.figure("broker killed", storm.counts[:kills])
+    report.figure("broker restarted in order", storm.counts[:restarts])
     report.figure("processes and broker stopped", storm.counts[:stops])
     report.figure("seconds stopped, in sum", storm.counts[:stopped_seconds])
     report.figure("partitions of a route", storm.counts[:holds]) if storm.counts[:holds].positive?

@@ -37,11 +37,12 @@ module Faults
                   keep(ShortPublishers.new(@folder, 3, rate, env(@options.processes + 1)))]
     end
 
-    # All of them end, and everything that they published is answered.
+    # All of them end, everything that they published is answered, and one last message of each is published.
     def finish_publishers(limit)
       @lasts = Array.new(INSIDE) { |n| control(n, "finish", limit)["result"] }
       @outside.each { |publisher| publisher.finish(limit) }
       @lasts += @outside.map(&:last)
+      close
     end
 
     # @return [Integer] bytes of one message in the ring
@@ -112,6 +113,11 @@ module Faults
     def keep(part)
       @parts << part
       part
+    end
+
+    # One more message for each, when all is calm and answered: what is missing before it shows.
+    def close
+      @lasts.map!(&:succ).each_with_index { |last, n| @broker.ctl("publish", CHANNEL, format("%x%08x", n, last)) }
     end
 
     def start_broker

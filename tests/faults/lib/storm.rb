@@ -15,7 +15,7 @@ module Faults
       @random = Random.new(options.seed)
       @seconds = options.seconds
       @links = options.transport != "ipc"
-      @counts = { cuts: 0, kills: 0, stops: 0, stopped_seconds: 0.0, holds: 0, network_cuts: 0 }
+      @counts = { cuts: 0, kills: 0, restarts: 0, stops: 0, stopped_seconds: 0.0, holds: 0, network_cuts: 0 }
       @stopped = {}
       @first = first
     end
@@ -26,6 +26,7 @@ module Faults
       @cut_at = @start + CUT_EVERY
       @kill_at = @start + [KILL_EVERY, @seconds / 3.0].min
       @stop_at = @start + 0.5
+      @restart_at = @start + 6 + (@random.rand * 10)
       @hold_at = @start + 3
       @down_at = @start + 7
       while now - @start < @seconds
@@ -51,6 +52,7 @@ module Faults
       @stopped.each { |name, (until_, _)| continue(name) if now >= until_ }
       cut if now >= @cut_at
       kill if now >= @kill_at
+      restart if now >= @restart_at
       stop if now >= @stop_at
       hold if @links && now >= @hold_at
       network if now >= @down_at
@@ -73,6 +75,17 @@ module Faults
       sleep @random.rand * 0.5
       @plant.broker.start
       @counts[:kills] += 1
+    end
+
+    # A planned one: what was accepted is answered, what is queued is sent.
+    def restart
+      return if @stopped.key?("broker")
+
+      @restart_at += 8 + (@random.rand * 16)
+      @plant.broker.stop
+      sleep @random.rand * 0.5
+      @plant.broker.start
+      @counts[:restarts] += 1
     end
 
     def stop
