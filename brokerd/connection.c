@@ -1,7 +1,9 @@
 #include "connection.h"
 
 #include "requests.h"
+#include "secure.h"
 #include "server.h"
+#include "tls_filter.h"
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -31,11 +33,13 @@ const char *close_reason_text(enum close_reason reason)
 /* The seam for what lies between socket and protocol: every byte comes in and goes out here. */
 static ssize_t connection_receive(struct connection *c, void *bytes, size_t size)
 {
-    return recv(c->fd, bytes, size, 0);
+    return c->tls != NULL ? secure_receive(c, bytes, size) : recv(c->fd, bytes, size, 0);
 }
 
 static ssize_t connection_transmit(struct connection *c, struct iovec *iov, int count)
 {
+    if (c->tls != NULL)
+        return secure_transmit(c, iov, count);
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
     return sendmsg(c->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
@@ -60,12 +64,23 @@ void connection_close(struct connection *c, enum close_reason reason, const char
     server->counters.connections_refused += reasons[reason].is_fault;
     event_free(c->readable);
     event_free(c->writable);
+    secure_close(c);
     close(c->fd);
     if (c->is_dirty)
         TAILQ_REMOVE(&server->dirty_connections, c, dirty_entry);
     TAILQ_REMOVE(&server->connections, c, entry);
     TAILQ_INSERT_TAIL(&server->doomed, c, entry);
     server->connection_count--;
+}
+
+/* After a read or write that failed with errno. */
+static void close_on_error(struct connection *c)
+{
+    if (errno == EPROTO && c->tls != NULL)
+        connection_close(c, CLOSE_TLS, secure_reason(c));
+    else
+        connection_close(c, errno == EPIPE || errno == ECONNRESET ? CLOSE_PEER : CLOSE_ERROR,
+                         strerror(errno));
 }
 
 void connection_reap(struct server *server)
@@ -81,6 +96,7 @@ void connection_reap(struct server *server)
         TAILQ_REMOVE(&server->doomed, c, entry);
         buffer_release(&c->in);
         buffer_release(&c->out);
+        tls_filter_free(c->tls);
         free(c);
     }
 }
@@ -147,7 +163,12 @@ static bool keep_rest(struct connection *c, const struct iovec *iov, int count, 
 
 static void wait_until_writable(struct connection *c)
 {
-    if (!c->is_blocked && event_add(c->writable, NULL) == 0)
+    bool is_peers_turn = secure_is_opening(c) && !secure_is_pending(c); /* on_readable goes on */
+    if (is_peers_turn && c->is_blocked) {
+        event_del(c->writable);
+        c->is_blocked = false;
+    }
+    if (!is_peers_turn && !c->is_blocked && event_add(c->writable, NULL) == 0)
         c->is_blocked = true;
 }
 
@@ -178,8 +199,7 @@ void connection_write(struct connection *c, struct iovec *iov, int count, size_t
                                   : connection_transmit(c, iov + 1, count);
     if (written < 0) {
         if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
-            connection_close(c, errno == EPIPE || errno == ECONNRESET ? CLOSE_PEER : CLOSE_ERROR,
-                             strerror(errno));
+            close_on_error(c);
             return;
         }
         written = 0;
@@ -189,7 +209,7 @@ void connection_write(struct connection *c, struct iovec *iov, int count, size_t
     size_t replies = taken < waiting ? taken : waiting;
     buffer_consume(&c->out, replies);
     c->batch_rest -= replies < c->batch_rest ? replies : c->batch_rest;
-    if (taken == waiting + total) {
+    if (taken == waiting + total && !secure_is_pending(c)) {
         drained(c);
         return;
     }
@@ -207,7 +227,7 @@ void connection_flush(struct connection *c)
 {
     if (c->state == CONNECTION_CLOSED)
         return;
-    if (buffer_length(&c->out) == 0)
+    if (buffer_length(&c->out) == 0 && !secure_is_pending(c))
         drained(c);
     else
         connection_write(c, c->server->iov, 0, 0);
@@ -231,7 +251,10 @@ static size_t consume_hello(struct connection *c, const uint8_t *bytes, size_t l
 {
     enum status status = sp_hello_check(bytes, length, SP_REQ);
     if (status == STATUS_MALFORMED)
-        connection_close(c, CLOSE_HELLO, NULL);
+        connection_close(c, CLOSE_HELLO,
+                         c->tls == NULL && tls_looks_like(bytes, length)
+                             ? "it speaks TLS, this socket does not"
+                             : NULL);
     if (status != STATUS_OK)
         return 0;
     c->state = CONNECTION_OPEN;
@@ -309,10 +332,8 @@ static ssize_t read_short(struct connection *c)
     return got;
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *context)
+static void read_once(struct connection *c)
 {
-    (void)fd, (void)what;
-    struct connection *c = context;
     size_t wanted = buffer_length(&c->in) > 0 ? missing(c) : 0;
     bool is_long = buffer_length(&c->in) + wanted > READ_SIZE;
     ssize_t got = is_long ? read_long(c, wanted) : read_short(c);
@@ -326,15 +347,27 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
     } else if (got == 0) {
         connection_close(c, CLOSE_PEER, NULL);
     } else if (errno != EAGAIN && errno != EINTR) {
-        connection_close(c, errno == ECONNRESET ? CLOSE_PEER : CLOSE_ERROR, strerror(errno));
+        close_on_error(c);
     }
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd, (void)what;
+    struct connection *c = context;
+    do /* what a filter holds makes no socket readable */
+        read_once(c);
+    while (c->state < CONNECTION_LAST && secure_has_input(c));
+    if (c->tls != NULL && !c->is_blocked && !c->is_dirty &&
+        (buffer_length(&c->out) > 0 || secure_is_pending(c)))
+        connection_flush(c); /* the handshake may just have ended, or its answer wait */
 }
 
 void connection_tick(struct connection *c)
 {
     int64_t now = c->server->now;
     if (c->state == CONNECTION_HELLO && now - c->opened >= HELLO_TIMEOUT)
-        connection_close(c, CLOSE_HELLO_LATE, NULL);
+        connection_close(c, secure_is_opening(c) ? CLOSE_TLS_LATE : CLOSE_HELLO_LATE, NULL);
     else if (c->state == CONNECTION_LAST && now - c->last_since >= HELLO_TIMEOUT)
         connection_close(c, CLOSE_STUCK, close_reason_text(c->last_reason));
     else if (c->state == CONNECTION_OPEN && c->session_count > 0 &&
@@ -359,7 +392,8 @@ static void describe_peer(struct connection *c, const struct listener *listener)
     if (getpeername(c->fd, (struct sockaddr *)&address, &size) == 0)
         getnameinfo((struct sockaddr *)&address, size, host, sizeof(host), port, sizeof(port),
                     NI_NUMERICHOST | NI_NUMERICSERV);
-    snprintf(c->peer, sizeof(c->peer), "tcp peer %s port %s", host, port);
+    snprintf(c->peer, sizeof(c->peer), "%s peer %s port %s", listener->url->tls ? "tls+tcp" : "tcp",
+             host, port);
 }
 
 static void tune(const struct connection *c)
@@ -371,20 +405,33 @@ static void tune(const struct connection *c)
         setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
-void connection_accept(struct server *server, const struct listener *listener, int fd)
+/* NULL: out of memory. */
+static struct connection *connection_new(struct server *server, const struct listener *listener,
+                                         int fd)
 {
     struct connection *c = calloc(1, sizeof(*c));
-    if (c != NULL) {
-        c->readable = event_new(server->base, fd, EV_READ | EV_PERSIST, on_readable, c);
-        c->writable = event_new(server->base, fd, EV_WRITE | EV_PERSIST, on_writable, c);
-    }
-    if (c == NULL || c->readable == NULL || c->writable == NULL ||
-        event_add(c->readable, NULL) != 0) {
-        if (c != NULL && c->readable != NULL)
-            event_free(c->readable);
-        if (c != NULL && c->writable != NULL)
-            event_free(c->writable);
-        free(c);
+    if (c == NULL)
+        return NULL;
+    c->readable = event_new(server->base, fd, EV_READ | EV_PERSIST, on_readable, c);
+    c->writable = event_new(server->base, fd, EV_WRITE | EV_PERSIST, on_writable, c);
+    if (listener->url->tls)
+        c->tls = tls_filter_new(server->tls, NULL);
+    if (c->readable != NULL && c->writable != NULL && (c->tls != NULL || !listener->url->tls) &&
+        event_add(c->readable, NULL) == 0)
+        return c;
+    if (c->readable != NULL)
+        event_free(c->readable);
+    if (c->writable != NULL)
+        event_free(c->writable);
+    tls_filter_free(c->tls);
+    free(c);
+    return NULL;
+}
+
+void connection_accept(struct server *server, const struct listener *listener, int fd)
+{
+    struct connection *c = connection_new(server, listener, fd);
+    if (c == NULL) {
         close(fd);
         server->counters.accept_failures++;
         return;

@@ -28,6 +28,8 @@ struct listener;
     X(CLOSE_IDLE, "no session and nothing received for 60 s", false)                               \
     X(CLOSE_HELLO, "the peer does not speak SP REQ", true)                                         \
     X(CLOSE_HELLO_LATE, "no complete SP hello within 5 s", true)                                   \
+    X(CLOSE_TLS, "TLS failed", true)                                                               \
+    X(CLOSE_TLS_LATE, "no complete TLS handshake within 5 s", true)                                \
     X(CLOSE_PREFIX, "malformed SP message prefix", true)                                           \
     X(CLOSE_LENGTH, "SP message longer than the broker takes", true)                               \
     X(CLOSE_BACKTRACE, "malformed SP request header", true)                                        \
@@ -57,11 +59,13 @@ enum connection_state {
 
 struct event;
 struct server;
+struct tls_filter;
 
 struct connection {
     struct server *server;
     struct event *readable, *writable;
     int fd;
+    struct tls_filter *tls; /* NULL: plain */
     enum sp_transport transport;
     enum connection_state state;
     enum close_reason last_reason; /* of CONNECTION_LAST */

@@ -40,10 +40,15 @@ const char *listen_host_port_parse(struct listen_url *url, const char *text)
 
 const char *listen_url_parse(struct listen_url *url, const char *text)
 {
-    if (strncmp(text, "tcp://", 6) == 0)
-        return listen_host_port_parse(url, text + 6);
+    bool tls = strncmp(text, "tls+tcp://", 10) == 0;
+    if (tls || strncmp(text, "tcp://", 6) == 0) {
+        const char *fault = listen_host_port_parse(url, text + (tls ? 10 : 6));
+        url->tls = tls;
+        return fault;
+    }
     if (strncmp(text, "ipc://", 6) != 0)
-        return "it must begin with ipc:// or tcp://, for example ipc:///run/brokerd/brokerd.sock";
+        return "it must begin with ipc://, tcp:// or tls+tcp://, for example "
+               "ipc:///run/brokerd/brokerd.sock";
     *url = (struct listen_url){.transport = SP_IPC};
     size_t length = strlen(text + 6);
     if (length == 0)
@@ -81,10 +86,11 @@ bool listen_is_loopback(const struct listen_url *url)
 
 static bool open_tcp(struct listener *l)
 {
+    const char *scheme = l->url->tls ? "tls+tcp" : "tcp";
     int error;
     struct addrinfo *list = resolve(l->url, AI_PASSIVE, &error);
     if (list == NULL) {
-        log_error("cannot listen on tcp://%s:%s: %s", l->url->host, l->url->port,
+        log_error("cannot listen on %s://%s:%s: %s", scheme, l->url->host, l->url->port,
                   gai_strerror(error));
         return false;
     }
@@ -96,7 +102,8 @@ static bool open_tcp(struct listener *l)
     ok = ok && bind(l->fd, list->ai_addr, list->ai_addrlen) == 0 && listen(l->fd, BACKLOG) == 0;
     freeaddrinfo(list);
     if (!ok) {
-        log_error("cannot listen on tcp://%s:%s: %s", l->url->host, l->url->port, strerror(errno));
+        log_error("cannot listen on %s://%s:%s: %s", scheme, l->url->host, l->url->port,
+                  strerror(errno));
         return false;
     }
     struct sockaddr_storage bound = {0};
@@ -105,7 +112,7 @@ static bool open_tcp(struct listener *l)
     if (getsockname(l->fd, (struct sockaddr *)&bound, &size) == 0)
         getnameinfo((struct sockaddr *)&bound, size, NULL, 0, port, sizeof(port), NI_NUMERICSERV);
     bool v6 = strchr(l->url->host, ':') != NULL;
-    snprintf(l->name, sizeof(l->name), "tcp://%s%s%s:%s", v6 ? "[" : "", l->url->host,
+    snprintf(l->name, sizeof(l->name), "%s://%s%s%s:%s", scheme, v6 ? "[" : "", l->url->host,
              v6 ? "]" : "", port);
     return true;
 }

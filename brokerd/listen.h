@@ -19,6 +19,7 @@ struct server;
 
 struct listen_url {
     enum sp_transport transport;
+    bool tls;                                               /* tls+tcp: SP_TCP inside TLS */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* ipc */
     char host[256];                                         /* tcp: numeric or a name */
     char port[6];
@@ -33,7 +34,8 @@ struct listener {
     char name[300]; /* the URL with the port that was bound */
 };
 
-/* Reads ipc:///absolute/path (or ipc://relative) and tcp://host:port. NULL, or what is wrong. */
+/* Reads ipc:///absolute/path (or ipc://relative), tcp://host:port and tls+tcp://host:port. NULL, or
+ * what is wrong. */
 const char *listen_url_parse(struct listen_url *url, const char *text);
 
 /* host:port, as --admin has it. */

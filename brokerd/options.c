@@ -17,6 +17,9 @@ enum { /* long options without a letter */
        OPTION_NO_JOURNAL,
        OPTION_MAX_MESSAGE,
        OPTION_SECRET_FILE,
+       OPTION_TLS_CERT,
+       OPTION_TLS_KEY,
+       OPTION_TLS_CLIENT_CA,
        OPTION_INSECURE,
        OPTION_LOG_LEVEL,
        OPTION_ADMIN,
@@ -32,6 +35,9 @@ static const struct option options[] = {
     {"no-journal", no_argument, NULL, OPTION_NO_JOURNAL},
     {"max-message", required_argument, NULL, OPTION_MAX_MESSAGE},
     {"secret-file", required_argument, NULL, OPTION_SECRET_FILE},
+    {"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
+    {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
+    {"tls-client-ca", required_argument, NULL, OPTION_TLS_CLIENT_CA},
     {"insecure", no_argument, NULL, OPTION_INSECURE},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
     {"admin", required_argument, NULL, OPTION_ADMIN},
@@ -48,7 +54,9 @@ static const char help[] =
     "\n"
     "The message broker of the brokerd gem. Its sockets speak NNG (SP) REP.\n"
     "\n"
-    "  -l, --listen URL       ipc:///path or tcp://host:port; may be given up to 16 times\n"
+    "  -l, --listen URL       ipc:///path, tcp://host:port or tls+tcp://host:port; may be given "
+    "up\n"
+    "                         to 16 times\n"
     "      --journal PATH     the file that keeps the messages (default: PATH.journal beside the\n"
     "                         first ipc socket; with tcp alone there is none)\n"
     "      --journal-size N   bytes of it, or with K, M, G (default 64M)\n"
@@ -56,7 +64,12 @@ static const char help[] =
     "      --max-message N    the largest payload that is taken (default 8M)\n"
     "      --admin HOST:PORT  serve /healthz and /metrics by HTTP there\n"
     "      --secret-file PATH clients must prove that they know what this file holds\n"
-    "      --insecure         allow to listen beyond the loopback addresses without a secret\n"
+    "      --tls-cert PATH    the certificate (PEM) of tls+tcp, with those between it and its CA\n"
+    "      --tls-key PATH     its private key (default: in the same file)\n"
+    "      --tls-client-ca PATH  only clients with a certificate of this CA may connect by "
+    "tls+tcp\n"
+    "      --insecure         allow to listen beyond the loopback addresses without a secret or "
+    "TLS\n"
     "      --log-level LEVEL  error, warn, info (default) or debug\n"
     "      --ready-fd N       write one byte to descriptor N once all sockets listen\n"
     "      --background       return once all sockets listen; the broker goes on by itself\n"
@@ -161,6 +174,15 @@ static bool take(struct options *o, int option, const char *text)
     case OPTION_SECRET_FILE:
         o->secret_file = text;
         return *text != 0 || wrong("--secret-file: the path is empty");
+    case OPTION_TLS_CERT:
+        o->tls_cert = text;
+        return *text != 0 || wrong("--tls-cert: the path is empty");
+    case OPTION_TLS_KEY:
+        o->tls_key = text;
+        return *text != 0 || wrong("--tls-key: the path is empty");
+    case OPTION_TLS_CLIENT_CA:
+        o->tls_client_ca = text;
+        return *text != 0 || wrong("--tls-client-ca: the path is empty");
     case OPTION_INSECURE:
         o->insecure = true;
         return true;
@@ -191,27 +213,52 @@ static bool take(struct options *o, int option, const char *text)
     }
 }
 
+/* Relative paths would be looked for in another folder. */
+static bool check_background(const struct options *o)
+{
+    const struct {
+        const char *option, *path;
+    } paths[] = {{"--journal", o->journal},
+                 {"--secret-file", o->secret_file},
+                 {"--tls-cert", o->tls_cert},
+                 {"--tls-key", o->tls_key},
+                 {"--tls-client-ca", o->tls_client_ca}};
+    if (o->ready_fd >= 0)
+        return wrong("--background tells by its end that the sockets listen: leave --ready-fd out");
+    for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++)
+        if (paths[i].path != NULL && paths[i].path[0] != '/')
+            return wrong("%s %s: with --background, which works in /, the path must be absolute",
+                         paths[i].option, paths[i].path);
+    return true;
+}
+
+static bool check_tls(const struct options *o)
+{
+    bool listens = false;
+    for (unsigned i = 0; i < o->listen_count; i++)
+        listens |= o->listen[i].tls;
+    if (listens && o->tls_cert == NULL)
+        return wrong("--listen tls+tcp:// needs a certificate: give --tls-cert and --tls-key");
+    if (!listens && (o->tls_cert != NULL || o->tls_key != NULL || o->tls_client_ca != NULL))
+        return wrong("--tls-cert, --tls-key and --tls-client-ca are for --listen "
+                     "tls+tcp://host:port, which is missing");
+    return true;
+}
+
 static bool check(const struct options *o)
 {
     if (o->listen_count == 0)
         return wrong("--listen is missing, for example --listen ipc:///run/brokerd/brokerd.sock");
     if (o->no_journal && o->journal != NULL)
         return wrong("--journal and --no-journal exclude each other");
-    if (o->background && o->ready_fd >= 0)
-        return wrong("--background tells by its end that the sockets listen: leave --ready-fd out");
-    if (o->background && o->journal != NULL && o->journal[0] != '/')
-        return wrong("--journal %s: with --background, which works in /, the path must be absolute",
-                     o->journal);
-    if (o->background && o->secret_file != NULL && o->secret_file[0] != '/')
-        return wrong("--secret-file %s: with --background, which works in /, the path must be "
-                     "absolute",
-                     o->secret_file);
+    if ((o->background && !check_background(o)) || !check_tls(o))
+        return false;
     for (unsigned i = 0; i < o->listen_count; i++)
-        if (o->listen[i].transport == SP_TCP && !o->insecure && o->secret_file == NULL &&
-            !listen_is_loopback(&o->listen[i]))
+        if (o->listen[i].transport == SP_TCP && !o->listen[i].tls && !o->insecure &&
+            o->secret_file == NULL && !listen_is_loopback(&o->listen[i]))
             return wrong("--listen tcp://%s:%s reaches beyond this machine and there is no "
-                         "authentication: give --secret-file, use a loopback address such as "
-                         "127.0.0.1, or say --insecure",
+                         "authentication: give --secret-file, use tls+tcp:// or a loopback address "
+                         "such as 127.0.0.1, or say --insecure",
                          o->listen[i].host, o->listen[i].port);
     if (o->admin_given && !o->insecure && !listen_is_loopback(&o->admin))
         return wrong("--admin %s:%s reaches beyond this machine: use a loopback address, or say "

@@ -18,8 +18,10 @@ struct options {
     uint64_t journal_size; /* bytes */
     bool journal_size_given;
     bool no_journal;
-    uint32_t max_message;    /* bytes of a payload */
-    const char *secret_file; /* NULL: no authentication */
+    uint32_t max_message;           /* bytes of a payload */
+    const char *secret_file;        /* NULL: no authentication */
+    const char *tls_cert, *tls_key; /* NULL: no tls+tcp; the key is in the certificate's file */
+    const char *tls_client_ca;      /* NULL: clients need no certificate */
     bool insecure;
     enum log_level log_level;
     struct listen_url admin;

@@ -2,6 +2,8 @@
 
 #include "admin.h"
 #include "glob.h"
+#include "secure.h"
+#include "tls_filter.h"
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <signal.h>
@@ -138,7 +140,7 @@ static bool drain(struct server *server)
     struct connection *c;
     TAILQ_FOREACH(c, &server->connections, entry)
     {
-        done &= buffer_length(&c->out) == 0;
+        done &= secure_is_opening(c) || (buffer_length(&c->out) == 0 && !secure_is_pending(c));
     }
     return done;
 }
@@ -286,6 +288,8 @@ bool server_open(struct server *server, const struct options *options)
     if (secret_file != NULL &&
         (server->secret = authenticate_read_secret(secret_file, &server->secret_length)) == NULL)
         return false;
+    if (!secure_open(server))
+        return false;
     if (!open_state(server) || !open_loop(server)) {
         log_error("cannot start: %s", strerror(errno));
         return false;
@@ -327,6 +331,7 @@ void server_close(struct server *server)
     if (server->secret != NULL)
         OPENSSL_cleanse(server->secret, server->secret_length);
     free(server->secret);
+    tls_context_free(server->tls);
     free(server->read_buffer);
     free(server->iov);
     free(server->scratch);

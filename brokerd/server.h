@@ -74,6 +74,7 @@ TAILQ_HEAD(connection_list, connection);
 TAILQ_HEAD(session_list, session);
 
 struct admin;
+struct tls_context;
 
 struct server {
     struct event_base *base;
@@ -94,9 +95,10 @@ struct server {
     uint8_t *scratch;         /* small records of one batch, copied together */
     struct session **matched; /* room for all sessions: those that want the channel at hand */
     size_t matched_count, matched_room;
-    uint64_t match_serial;  /* of the look-up that filled it */
-    uint64_t submit_serial; /* of the SUBMIT being executed, to count its sessions once */
-    uint8_t *secret;        /* NULL: everybody may speak */
+    uint64_t match_serial;   /* of the look-up that filled it */
+    uint64_t submit_serial;  /* of the SUBMIT being executed, to count its sessions once */
+    struct tls_context *tls; /* NULL: no socket speaks TLS */
+    uint8_t *secret;         /* NULL: everybody may speak */
     size_t secret_length;
     uint32_t request_max; /* bytes of a request's SP body */
     struct event *tick, *on_sigterm, *on_sigint;

@@ -76,6 +76,12 @@ bool io_is_ours(const struct io_thread *io);
 struct io_thread *io_ref(struct io_thread *io);
 void io_unref(struct io_thread *io);
 
+/* Held around calls of OpenSSL, whose own locks a forked child could never get if they were held at
+ * the fork: a fork waits until the guard is free. Never held while waiting for anything. I/O
+ * thread.
+ */
+void io_fork_guard(bool enter);
+
 /* Milliseconds of the monotonic clock. Any thread. */
 uint64_t io_clock_ms(void);
 

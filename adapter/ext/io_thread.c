@@ -19,16 +19,36 @@
 enum { READ_BUFFER_SIZE = 64 * 1024, FLUSH_AT_STOP_TURNS = 3 };
 
 static atomic_uint generation;
+static pthread_mutex_t fork_guard = PTHREAD_MUTEX_INITIALIZER;
+
+void io_fork_guard(bool enter)
+{
+    if (enter)
+        pthread_mutex_lock(&fork_guard);
+    else
+        pthread_mutex_unlock(&fork_guard);
+}
+
+static void before_fork(void)
+{
+    io_fork_guard(true);
+}
+
+static void after_fork(void)
+{
+    io_fork_guard(false);
+}
 
 static void forget_in_child(void)
 {
+    io_fork_guard(false);
     descriptors_close_in_child();
     atomic_fetch_add(&generation, 1);
 }
 
 static void register_fork_handler(void)
 {
-    pthread_atfork(NULL, NULL, forget_in_child);
+    pthread_atfork(before_fork, after_fork, forget_in_child);
 }
 
 unsigned io_generation(void)
@@ -181,6 +201,8 @@ static bool copy_config(struct io_thread *io, const struct io_config *config)
     io->config.name = copy_string(config->name, &ok);
     io->config.secret_file = copy_string(config->secret_file, &ok);
     io->config.ca_file = copy_string(config->ca_file, &ok);
+    io->config.cert_file = copy_string(config->cert_file, &ok);
+    io->config.key_file = copy_string(config->key_file, &ok);
     io->config.program = copy_string(config->program, &ok);
     return ok;
 }
@@ -191,6 +213,8 @@ static void free_config(struct io_config *config)
     free((char *)(uintptr_t)config->name);
     free((char *)(uintptr_t)config->secret_file);
     free((char *)(uintptr_t)config->ca_file);
+    free((char *)(uintptr_t)config->cert_file);
+    free((char *)(uintptr_t)config->key_file);
     free((char *)(uintptr_t)config->program);
 }
 

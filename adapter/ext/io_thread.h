@@ -29,7 +29,9 @@ struct io_config {           /* strings are copied */
     const char *url;         /* ipc:///path, tcp://host:port, tls+tcp://host:port */
     const char *name;        /* shown by brokerctl sessions */
     const char *secret_file; /* or NULL */
-    const char *ca_file;     /* or NULL */
+    const char *ca_file;     /* of tls+tcp, each or NULL: who may have signed the broker's */
+    const char *cert_file;   /* certificate; the own one and its key, when the broker asks */
+    const char *key_file;    /* for them */
     const char *program;   /* the brokerd to start at url's path when nobody serves it (embedded.h);
                               NULL: never start one */
     size_t max_message;    /* inbound WebSocket message, bytes */

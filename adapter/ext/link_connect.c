@@ -39,6 +39,7 @@ void link_disconnect(struct link *link)
     event_del(link->timer);
     if (link->resolver >= 0)
         descriptors_close(link->resolver, false);
+    link_tls_end(link);
     if (link->fd >= 0)
         descriptors_close(link->fd, true);
     link->resolver = link->fd = -1;
@@ -58,7 +59,10 @@ static void readable(evutil_socket_t fd, short what, void *context)
 {
     struct link *link = context;
     (void)fd, (void)what;
-    const char *reason = link_read(link);
+    const char *reason;
+    do /* what the filter holds makes no socket readable */
+        reason = link_read(link);
+    while (!reason && link_tls_has_input(link));
     if (reason)
         link_down(link, reason);
 }
@@ -70,6 +74,9 @@ static const char *connected(struct link *link)
     getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &size);
     if (error)
         return strerror(error);
+    const char *reason = link->endpoint.kind == ENDPOINT_TLS ? link_tls_begin(link) : NULL;
+    if (reason)
+        return reason;
     uint8_t *hello = buffer_reserve(&link->out, SP_HELLO_SIZE);
     if (!hello)
         return "out of memory";
@@ -150,9 +157,7 @@ void link_connect(struct link *link)
     buffer_init(&link->in, SIZE_MAX); /* bounded by message_max and one read */
     link->state = LINK_CONNECTING;
     link_deadline(link, LINK_ATTACH_MS);
-    if (link->endpoint.kind == ENDPOINT_TLS)
-        reason = "tls+tcp:// is not spoken by this version";
-    else if (endpoint_address(&link->endpoint, &link->addresses))
+    if (endpoint_address(&link->endpoint, &link->addresses))
         reason = try_address(link);
     else
         reason = resolve(link);
@@ -169,6 +174,8 @@ const char *link_greet(struct link *link)
     case STATUS_TRUNCATED:
         return NULL;
     default:
+        if (!link->tls && tls_looks_like(buffer_bytes(&link->in), buffer_length(&link->in)))
+            return "the broker speaks TLS there: it wants a URL with tls+tcp://";
         return "what listens there does not speak SP as a broker does";
     }
 }

@@ -3,7 +3,8 @@
 
 /*
  * The link's struct and what its files ask of each other: link.c (lifecycle, time), link_connect.c
- * (from the URL to the SP hello), link_io.c (bytes in and out), link_attach.c (ATTACH and its
+ * (from the URL to the SP hello), link_io.c (bytes in and out), link_tls.c (between those and the
+ * socket), link_attach.c (ATTACH and its
  * reply), link_submit.c (what goes up) and link_receive.c (replies, batches). I/O thread only.
  *
  * One rule for ending a connection: only link_down ends it, and only callbacks of the event loop
@@ -15,6 +16,8 @@
 #include "hub.h"
 #include "io_internal.h"
 #include "link.h"
+#include "link_tls.h"
+#include "tls_filter.h"
 #include "unanswered.h"
 #include "wire.h"
 
@@ -93,8 +96,11 @@ struct link {
     struct buffer list; /* the ATTACH list from the outstanding part on */
     size_t list_part;   /* bytes of that part */
     uint64_t list_serial;
-    uint32_t attach_request;    /* 0: none */
-    bool attach_is_last;        /* the outstanding part has no MORE */
+    uint32_t attach_request;         /* 0: none */
+    bool attach_is_last;             /* the outstanding part has no MORE */
+    struct tls_context *tls_context; /* these two of a connection that speaks TLS, else NULL */
+    struct tls_filter *tls;
+    char tls_reason[TLS_REASON_MAX];
     struct link_secret *secret; /* the exchange of this connection, or NULL */
 
     uint32_t fetches[LINK_CREDITS];

@@ -11,12 +11,18 @@ enum { READ_SIZE = 128 * 1024, KEEP_SIZE = 1024 * 1024, REQUEST_ID_SIZE = 4 };
  */
 static ssize_t receive(struct link *link, void *bytes, size_t size)
 {
-    return recv(link->fd, bytes, size, 0);
+    return link->tls ? link_tls_receive(link, bytes, size) : recv(link->fd, bytes, size, 0);
 }
 
 static ssize_t transmit(struct link *link, const void *bytes, size_t size)
 {
-    return send(link->fd, bytes, size, MSG_NOSIGNAL);
+    return link->tls ? link_tls_transmit(link, bytes, size)
+                     : send(link->fd, bytes, size, MSG_NOSIGNAL);
+}
+
+static const char *failure(const struct link *link)
+{
+    return link->tls && errno == EPROTO ? link->tls_reason : strerror(errno);
 }
 
 /* Everything whole in the read buffer; the batches are used where they lie. */
@@ -62,6 +68,16 @@ static size_t wanted(const struct link *link)
     return whole > length && whole - length > READ_SIZE ? whole - length : READ_SIZE;
 }
 
+static const char *end_of_connection(const struct link *link)
+{
+    if (link_tls_is_opening(link))
+        return "the broker ended the TLS handshake";
+    if (link->state == LINK_GREETING && link->endpoint.kind == ENDPOINT_TCP)
+        return "the broker closed the connection at once: one that speaks TLS there wants a URL "
+               "with tls+tcp://";
+    return "the broker closed the connection";
+}
+
 const char *link_read(struct link *link)
 {
     size_t size = wanted(link);
@@ -69,31 +85,37 @@ const char *link_read(struct link *link)
     if (!room)
         return "out of memory";
     ssize_t n = receive(link, room, size);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) /* a handshake may have ended */
+        return link->tls && !link->write_blocked ? link_write(link) : NULL;
     if (n < 0)
-        return errno == EAGAIN || errno == EINTR ? NULL : strerror(errno);
+        return failure(link);
     if (n == 0)
-        return "the broker closed the connection";
+        return end_of_connection(link);
     link->heard_ms = io_clock_ms();
     buffer_commit(&link->in, (size_t)n);
     const char *reason = parse(link);
     if (!reason && buffer_length(&link->in) == 0 && link->in.capacity > KEEP_SIZE)
         buffer_release(&link->in);
+    if (!reason && link_tls_is_pending(link) && !link->write_blocked)
+        reason = link_write(link);
     return reason;
 }
 
 const char *link_write(struct link *link)
 {
-    while (buffer_length(&link->out) > 0) {
+    while (buffer_length(&link->out) > 0 || link_tls_is_pending(link)) {
         ssize_t n = transmit(link, buffer_bytes(&link->out), buffer_length(&link->out));
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EAGAIN && link_tls_is_opening(link) && !link_tls_is_pending(link))
+            return NULL; /* it is the broker's turn: link_read goes on */
         if (n < 0 && errno == EAGAIN) {
             link->write_blocked = true;
             event_add(link->writable, NULL);
             return NULL;
         }
         if (n < 0)
-            return strerror(errno);
+            return failure(link);
         link->out_written += (uint64_t)n;
         buffer_consume(&link->out, (size_t)n);
     }

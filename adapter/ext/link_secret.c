@@ -1,5 +1,6 @@
 #include "link_secret.h"
 #include "auth.h"
+#include "io_internal.h"
 #include <fcntl.h>
 #include <openssl/crypto.h>
 #include <stdlib.h>
@@ -56,10 +57,13 @@ const uint8_t *link_secret_answer(struct link_secret *s, const uint8_t nonce[WIR
                                      .client_nonce = s->proof,
                                      .name = name,
                                      .name_length = name_length};
-    if (s->asked ||
-        getrandom(s->proof, AUTH_NONCE_SIZE, GRND_NONBLOCK) != (ssize_t)AUTH_NONCE_SIZE ||
-        !auth_client_proof(&exchange, s->proof + AUTH_NONCE_SIZE) ||
-        !auth_server_proof(&exchange, s->expected))
+    if (s->asked || getrandom(s->proof, AUTH_NONCE_SIZE, GRND_NONBLOCK) != (ssize_t)AUTH_NONCE_SIZE)
+        return NULL;
+    io_fork_guard(true);
+    bool proven = auth_client_proof(&exchange, s->proof + AUTH_NONCE_SIZE) &&
+                  auth_server_proof(&exchange, s->expected);
+    io_fork_guard(false);
+    if (!proven)
         return NULL;
     s->asked = true;
     return s->proof;

@@ -170,6 +170,19 @@ static inline void broker_log_has(const struct broker *b, const char *text)
     cr_assert_fail("the log has no \"%s\"; it is:\n%s", text, all);
 }
 
+/* How many lines of the log have both texts. */
+static inline int broker_log_count(const struct broker *b, const char *text, const char *other)
+{
+    static char line[4096];
+    int count = 0;
+    FILE *file = fopen(b->log, "re");
+    cr_assert(file != NULL);
+    while (fgets(line, sizeof(line), file) != NULL)
+        count += strstr(line, text) != NULL && strstr(line, other) != NULL;
+    fclose(file);
+    return count;
+}
+
 /* ---- a peer ---- */
 
 struct peer {

@@ -1,3 +1,4 @@
+#include "../certificates.h"
 #include "commands.h"
 #include "harness.h"
 #include "io_thread.h"
@@ -26,6 +27,7 @@ static struct broker broker;
 static struct proxy proxy;
 static bool has_proxy;
 static const char *secret_file;
+static char tls_url[64], certificate[120]; /* the link's URL, "" for the ipc socket */
 
 static void process_start(struct process *p, const char *path)
 {
@@ -33,7 +35,8 @@ static void process_start(struct process *p, const char *path)
     struct io_config config;
     snprintf(url, sizeof(url), "ipc://%s", path);
     io_config_init(&config);
-    config.url = url;
+    config.url = tls_url[0] != 0 ? tls_url : url;
+    config.ca_file = tls_url[0] != 0 ? certificate : NULL;
     config.name = "test";
     config.secret_file = secret_file;
     config.block_buffer =
@@ -418,4 +421,41 @@ Test(link_broker, authentication_by_a_secret)
     unlink(right);
     unlink(wrong);
     rmdir(dir);
+}
+
+/* The same over TLS, by a certificate that signed itself. */
+static void start_all_over_tls(void)
+{
+    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(any);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert(bind(fd, (struct sockaddr *)&any, size) == 0);
+    cr_assert(getsockname(fd, (struct sockaddr *)&any, &size) == 0);
+    close(fd);
+    snprintf(tls_url, sizeof(tls_url), "tls+tcp://127.0.0.1:%u", ntohs(any.sin_port));
+    snprintf(certificate, sizeof(certificate), "/tmp/brokerd-test-%d.pem", getpid());
+    identity_write(certificate, "IP:127.0.0.1", 86400, NULL);
+    start_all((const char *[]){"--listen", tls_url, "--tls-cert", certificate, NULL}, 0);
+}
+
+static void end_all_over_tls(void)
+{
+    end_all();
+    unlink(certificate);
+}
+
+Test(link_broker, P4_a_killed_broker_loses_and_doubles_nothing_over_tls)
+{
+    start_all_over_tls();
+    publish_for(3000, 300, 60, kill_the_broker);
+    expect_everything_once();
+    end_all_over_tls();
+}
+
+Test(link_broker, P1_a_stopped_broker_loses_and_doubles_nothing_over_tls)
+{
+    start_all_over_tls();
+    publish_for(2000, 500, 60, stop_the_broker);
+    expect_everything_once();
+    end_all_over_tls();
 }
