@@ -178,7 +178,10 @@ void client_start(struct client *c)
 {
     struct io_thread *io = c->io;
     const int on = 1;
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* fails on unix sockets */
+    /* Else the kernel takes megabytes for a peer that reads nothing. Both fail on unix sockets. */
+    const int unsent = CLIENT_UNSENT;
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
     event_assign(&c->event, io->base, c->fd, 0, client_on_event, c);
     c->state = CLIENT_OPEN;
     c->received_at = c->progress_at = (uint32_t)io->now_ms;

@@ -47,7 +47,7 @@ void client_peer_closed(struct client *c, uint16_t code)
 void client_fail(struct client *c, uint16_t code, const char *reason)
 {
     IO_COUNT(c->io, protocol_errors, 1);
-    io_log(c->io, LOG_LEVEL_INFO, "a WebSocket is closed with %u: %s", (unsigned)code, reason);
+    io_log_peer(c->io, "a WebSocket is closed with %u: %s", (unsigned)code, reason);
     c->failed = true;
     if (c->state == CLIENT_AWAIT_PEER) {
         client_end(c, NULL);
@@ -60,8 +60,7 @@ void client_fail(struct client *c, uint16_t code, const char *reason)
 void client_evict(struct client *c)
 {
     IO_COUNT(c->io, evicted_slow, 1);
-    io_log(c->io, LOG_LEVEL_INFO, "a client is evicted: it reads too slowly, %zu bytes wait",
-           c->queued);
+    io_log_peer(c->io, "a client is evicted: it reads too slowly, %zu bytes wait", c->queued);
     if (!c->is_websocket || !c->answered) {
         client_end(c, NULL);
         return;
@@ -161,8 +160,8 @@ void client_tick(struct client *c)
         return;
     if (is_stalled(c)) {
         IO_COUNT(c->io, evicted_stalled, 1);
-        io_log(c->io, LOG_LEVEL_INFO, "a client is evicted: no progress for %u s, %zu bytes wait",
-               c->io->config.stall_seconds, c->queued);
+        io_log_peer(c->io, "a client is evicted: no progress for %u s, %zu bytes wait",
+                    c->io->config.stall_seconds, c->queued);
         client_end(c, NULL);
     } else if (c->state != CLIENT_OPEN) {
         if (is_late(c))

@@ -36,7 +36,11 @@ enum client_state {
     CLIENT_ENDED
 };
 
-enum { CLIENT_CLOSE_MS = 5000, CLIENT_FRAME_COST = 32 };
+enum {
+    CLIENT_CLOSE_MS = 5000,
+    CLIENT_FRAME_COST = 32,
+    CLIENT_UNSENT = 256 * 1024 /* bytes that the kernel may hold for a peer and not have sent */
+};
 
 /* Input that was read and cannot be handed on yet. */
 struct held_input {

@@ -184,10 +184,20 @@ void commands_set_timeout(struct client *c, unsigned seconds)
     client_set_timeout(c, seconds);
 }
 
+/* Told to the caller at once; the hub itself looks again when the command runs. */
+static bool has_room(struct io_thread *io, const void *name, size_t length)
+{
+    if (hub_has_room(io, length))
+        return true;
+    io_log(io, LOG_LEVEL_WARN, "subscription to %.*s refused: the names take too much memory",
+           (int)(length < 200 ? length : 200), (const char *)name);
+    return false;
+}
+
 bool commands_subscribe_client(struct client *c, const void *name, size_t length, bool is_pattern,
                                struct block *block, void *as)
 {
-    if (!client_is_open(c))
+    if (!client_is_open(c) || !has_room(c->io, name, length))
         return false;
     struct command *command = command_of_client(COMMAND_SUBSCRIBE_CLIENT, c, name, length);
     if (command == NULL)
@@ -223,7 +233,8 @@ static bool post_block(struct io_thread *io, enum command_kind kind, struct bloc
 bool commands_subscribe_block(struct io_thread *io, struct block *block, const void *name,
                               size_t length, bool is_pattern)
 {
-    return post_block(io, COMMAND_SUBSCRIBE_BLOCK, block, name, length, is_pattern);
+    return has_room(io, name, length) &&
+           post_block(io, COMMAND_SUBSCRIBE_BLOCK, block, name, length, is_pattern);
 }
 
 bool commands_unsubscribe_block(struct io_thread *io, struct block *block)

@@ -118,9 +118,15 @@ void hub_watch(struct hub *hub, bool watch)
 
 /* Subscribing. */
 
+bool hub_has_room(const struct io_thread *io, size_t length)
+{
+    uint64_t size = wire_record_size(length, 0);
+    return __atomic_load_n(&io->names_bytes, __ATOMIC_RELAXED) + size <= LIST_MAX;
+}
+
 static void key_appeared(struct hub *hub, struct subscription_key *key)
 {
-    hub->list_bytes += wire_record_size(key->length, 0);
+    __atomic_add_fetch(&hub->io->names_bytes, wire_record_size(key->length, 0), __ATOMIC_RELAXED);
     key->label = HUB_UNLABELLED;
     key->serial = link_subscribe(hub->io->link, key);
     if (hub->watched)
@@ -129,7 +135,7 @@ static void key_appeared(struct hub *hub, struct subscription_key *key)
 
 static void key_vanishes(struct hub *hub, struct subscription_key *key)
 {
-    hub->list_bytes -= wire_record_size(key->length, 0);
+    __atomic_sub_fetch(&hub->io->names_bytes, wire_record_size(key->length, 0), __ATOMIC_RELAXED);
     link_unsubscribe(hub->io->link, key);
     if (hub->watched)
         post_interest(hub, key, CALLBACK_NO_INTEREST, 0);
@@ -162,7 +168,7 @@ static enum status subscribe(struct hub *hub, const void *name, size_t length, b
     struct subscription *s;
     bool created;
     assert(!hub->matching);
-    if (hub->list_bytes + wire_record_size(length, 0) > LIST_MAX)
+    if (!hub_has_room(hub->io, length))
         return STATUS_FULL;
     enum status status = subscriptions_subscribe(hub->table, name, length, is_pattern, subscriber,
                                                  context, &s, &created);

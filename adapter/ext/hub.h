@@ -31,6 +31,10 @@ extern char HUB_DIRECT_AUTO, HUB_DIRECT_TEXT, HUB_DIRECT_BINARY;
 struct hub *hub_new(struct io_thread *io);
 void hub_free(struct hub *hub);
 
+/* Do the names of this process leave room for one of that length? Any thread; what waits in the
+ * command queue is not counted, so a subscribe may still be refused by it. */
+bool hub_has_room(const struct io_thread *io, size_t length);
+
 /* A client's subscription; block NULL: direct, as is one of the markers; else the block's (takes a
  * reference). The same name and kind again replaces; the block of a subscription that is replaced,
  * withdrawn or refused (limits: logged) is cancelled. The name was checked by the caller. */

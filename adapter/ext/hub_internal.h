@@ -18,8 +18,7 @@ struct hub_block;
 struct hub {
     struct io_thread *io;
     struct subscriptions *table;
-    size_t list_bytes; /* what an ATTACH list of all keys takes */
-    bool watched;      /* hub_watch */
+    bool watched; /* hub_watch */
     struct hash_seed seed;
     struct hash_index blocks; /* of struct hub_block, by block */
 

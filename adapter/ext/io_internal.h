@@ -39,7 +39,9 @@ struct io_thread {
     struct event *tick;     /* once a second: pings, stalls, the closing handshake's limit */
     struct event *late;     /* in a millisecond: do callbacks wait for a thread too long? */
     bool late_is_set;
-    uint64_t now_ms; /* monotonic, read once per loop turn */
+    uint64_t now_ms;     /* monotonic, read once per loop turn */
+    unsigned peer_lines; /* these two: of io_log_peer since the last tick */
+    unsigned peer_lines_dropped;
 
     pthread_mutex_t lock; /* guards the five below */
     struct command *first_command;
@@ -55,6 +57,7 @@ struct io_thread {
     uint64_t client_count;     /* atomic: opened (the command may still wait) and not closed */
     uint64_t unanswered_bytes; /* atomic: publishes accepted from callers and not answered, each
                                   counted as wire_record_size; taken back with io_answered */
+    uint64_t names_bytes;      /* atomic: what an ATTACH list of all names takes; hub.c's */
     struct io_stats stats;     /* members updated with relaxed atomics */
 };
 
@@ -89,5 +92,11 @@ uint64_t io_clock_ms(void);
  * more than 1,000 notices wait. */
 void io_log(struct io_thread *io, enum log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* A line (info) of which a peer decides how often it comes: at most ten between two ticks, then
+ * only how many there were. I/O thread. */
+void io_log_peer(struct io_thread *io, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void io_log_peers_tick(struct io_thread *io);
 
 #endif

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { LOG_LINE = 500, NOTICES_MAX = 1000 };
+enum { LOG_LINE = 500, NOTICES_MAX = 1000, PEER_LINES = 10 };
 
 /* Waiting for a counter to reach 0. */
 
@@ -52,13 +52,11 @@ bool io_wait_published(struct io_thread *io, unsigned timeout_ms)
     return wait_for_zero(io, &io->unanswered_bytes, timeout_ms);
 }
 
-void io_log(struct io_thread *io, enum log_level level, const char *format, ...)
+static void log_line(struct io_thread *io, enum log_level level, const char *format,
+                     va_list arguments)
 {
     char line[LOG_LINE + 1];
-    va_list arguments;
-    va_start(arguments, format);
     int length = vsnprintf(line, sizeof(line), format, arguments);
-    va_end(arguments);
     if (length < 0 || io->notices == NULL || mailbox_length(io->notices) > NOTICES_MAX)
         return;
     size_t size = (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1;
@@ -67,6 +65,35 @@ void io_log(struct io_thread *io, enum log_level level, const char *format, ...)
         return;
     mailbox_post(io->notices, CALLBACK_LOG, NULL, message, (uint64_t)level, 0);
     callback_pool_dispatch(io->callbacks);
+}
+
+void io_log(struct io_thread *io, enum log_level level, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    log_line(io, level, format, arguments);
+    va_end(arguments);
+}
+
+void io_log_peer(struct io_thread *io, const char *format, ...)
+{
+    va_list arguments;
+    if (io->peer_lines >= PEER_LINES) {
+        io->peer_lines_dropped++;
+        return;
+    }
+    io->peer_lines++;
+    va_start(arguments, format);
+    log_line(io, LOG_LEVEL_INFO, format, arguments);
+    va_end(arguments);
+}
+
+void io_log_peers_tick(struct io_thread *io)
+{
+    unsigned dropped = io->peer_lines_dropped;
+    io->peer_lines = io->peer_lines_dropped = 0;
+    if (dropped > 0)
+        io_log(io, LOG_LEVEL_INFO, "%u more lines about clients were left out", dropped);
 }
 
 void io_stats(struct io_thread *io, struct io_stats *stats)

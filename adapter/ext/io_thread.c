@@ -182,6 +182,7 @@ static void on_tick(evutil_socket_t fd, short what, void *context)
         next = client_next(c);
         client_tick(c);
     }
+    io_log_peers_tick(io);
 }
 
 /* Start. */

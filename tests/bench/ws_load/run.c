@@ -164,7 +164,8 @@ static bool send_for(struct load *load, double seconds, const char *what)
         if (load->deliveries != deliveries) {
             deliveries = load->deliveries;
             last_change = now;
-        } else if (now - last_change > SECOND / 2 && load->options->mode == MODE_BROADCAST) {
+        } else if (now - last_change > SECOND / 2 && load->options->mode == MODE_BROADCAST &&
+                   load->options->window > 0) { /* at a rate others come anyway */
             if (load->sent - load->completed > load->options->window + STALL_SECONDS)
                 break;
             load_publish(load, now); /* a message that got lost shows when a later one comes */
