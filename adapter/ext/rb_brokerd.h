@@ -123,6 +123,13 @@ struct block *rb_subscription_block(VALUE subscription, struct mailbox *mailbox)
 /* No more deliveries, also none that wait. */
 void rb_subscription_cancel(VALUE subscription);
 
+/* What a client has subscribed to (rb_subscriptions.c); *subscriptions, nil at first, is marked by
+ * its owner. The key is text_key's, subscription true when there is no block. An older one of the
+ * same key is cancelled. */
+void rb_subscriptions_add(VALUE owner, VALUE *subscriptions, VALUE key, VALUE subscription);
+bool rb_subscriptions_remove(VALUE *subscriptions, VALUE key); /* false: there was none */
+void rb_subscriptions_drop(VALUE *subscriptions);              /* cancels them all */
+
 /* Registers every global subscription with the I/O thread that was just started. */
 void rb_subscription_attach_all(struct io_thread *io);
 

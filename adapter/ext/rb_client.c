@@ -18,7 +18,7 @@ struct rb_client {
     VALUE env;
     VALUE handler;
     VALUE switches;        /* Array of handlers to come, or nil */
-    VALUE subscriptions;   /* Hash of text_key => Subscription, or true for a direct one; or nil */
+    VALUE subscriptions;   /* of rb_subscriptions_add */
     struct client *client; /* a reference; NULL once closed */
     unsigned epoch;        /* of the I/O thread that serves it */
     unsigned slot;         /* in live */
@@ -138,26 +138,10 @@ unsigned rb_client_live(void)
     return live_count;
 }
 
-static int cancel_each(VALUE key, VALUE subscription, VALUE unused)
-{
-    (void)key;
-    (void)unused;
-    if (subscription != Qtrue)
-        rb_subscription_cancel(subscription);
-    return ST_CONTINUE;
-}
-
-static void drop_subscriptions(struct rb_client *c)
-{
-    if (!NIL_P(c->subscriptions))
-        rb_hash_foreach(c->subscriptions, cancel_each, Qnil);
-    c->subscriptions = Qnil;
-}
-
 void rb_client_closed(struct rb_client *c)
 {
     c->closed = true;
-    drop_subscriptions(c);
+    rb_subscriptions_drop(&c->subscriptions);
     c->switches = Qnil;
     client_unref(c->client);
     c->client = NULL;
@@ -186,7 +170,7 @@ void rb_client_forget(bool in_child)
         if (NIL_P(self))
             continue;
         struct rb_client *c = get(self);
-        drop_subscriptions(c);
+        rb_subscriptions_drop(&c->subscriptions);
         c->switches = Qnil;
         if (c->client && !in_child)
             client_unref(c->client);
@@ -369,17 +353,6 @@ static VALUE client_pubsub(VALUE self)
     return INT2FIX(0);
 }
 
-/* The key's old block, if any, is cancelled once the new subscription is on its way. */
-static void remember(struct rb_client *c, VALUE key, VALUE subscription)
-{
-    if (NIL_P(c->subscriptions))
-        RB_OBJ_WRITE(c->self, &c->subscriptions, rb_hash_new());
-    VALUE older = rb_hash_lookup2(c->subscriptions, key, Qtrue);
-    rb_hash_aset(c->subscriptions, key, subscription);
-    if (older != Qtrue)
-        rb_subscription_cancel(older);
-}
-
 static VALUE client_subscribe(int argc, VALUE *argv, VALUE self)
 {
     struct rb_client *c = get(self);
@@ -402,7 +375,7 @@ static VALUE client_subscribe(int argc, VALUE *argv, VALUE self)
     RB_GC_GUARD(a.name);
     if (!done)
         return Qnil;
-    remember(c, key, subscription);
+    rb_subscriptions_add(self, &c->subscriptions, key, subscription);
     return Qtrue;
 }
 
@@ -412,13 +385,8 @@ static VALUE client_unsubscribe(int argc, VALUE *argv, VALUE self)
     struct subscribe_arguments a;
     pubsub_unsubscribe_arguments(argc, argv, &a);
     struct client *client = serving(c);
-    if (!client || NIL_P(c->subscriptions))
+    if (!client || !rb_subscriptions_remove(&c->subscriptions, text_key(a.name, a.is_pattern)))
         return Qfalse;
-    VALUE subscription = rb_hash_delete(c->subscriptions, text_key(a.name, a.is_pattern));
-    if (NIL_P(subscription))
-        return Qfalse;
-    if (subscription != Qtrue)
-        rb_subscription_cancel(subscription);
     commands_unsubscribe_client(client, RSTRING_PTR(a.name), (size_t)RSTRING_LEN(a.name),
                                 a.is_pattern);
     RB_GC_GUARD(a.name);
