@@ -1,4 +1,5 @@
 #include "ctl_dial.h"
+#include "ctl_tls.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -33,12 +34,14 @@ static const char *reason(int error, const char *url)
         return "this user may not use the socket";
     case NNG_EADDRINVAL:
     case NNG_EINVAL:
-        return "the URL is not of the form ipc:///path or tcp://host:port";
+        return "the URL is not of the form ipc:///path, tcp://host:port or tls+tcp://host:port";
     case NNG_ENOTSUP:
-        return "this libnng does not speak that transport";
-    case NNG_EPROTO:
-    case NNG_ECONNSHUT:
-        return "what listens there does not speak SP";
+        return "the libnng of this brokerctl does not speak that transport (tls+tcp:// wants one "
+               "that was built with TLS)";
+    case NNG_EPEERAUTH:
+    case NNG_ECRYPTO: /* libnng tells no more */
+        return "TLS failed: its certificate is refused (--ca-file names who may have signed it; it "
+               "must be for the URL's host, by name), or it refused us, which its log tells";
     default:
         return nng_strerror(error);
     }
@@ -53,7 +56,12 @@ int ctl_dial(nng_socket socket, const struct ctl_options *options)
     struct sigaction action = {.sa_handler = give_up};
     sigaction(SIGALRM, &action, NULL);
     set_alarm(options->timeout_ms);
-    int error = nng_dial(socket, options->url, NULL, 0);
+    nng_dialer dialer;
+    int error = nng_dialer_create(&dialer, socket, options->url);
+    if (error == 0 && ctl_tls_is_wanted(options) && ctl_tls_configure(dialer, options) != CTL_DONE)
+        return CTL_FAILED;
+    if (error == 0)
+        error = nng_dialer_start(dialer, 0);
     set_alarm(0);
     if (error != 0)
         return ctl_fail("no broker at %s: %s. Is brokerd running? --url or BROKERD_URL names "

@@ -58,9 +58,13 @@ static void help(void)
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
         printf("  %-9s %-18s %s\n", commands[i].name, commands[i].operands, commands[i].purpose);
     puts("\noptions, before or after the command:\n"
-         "  --url URL           ipc:///path or tcp://host:port; else BROKERD_URL, else the\n"
-         "                      broker of the application in this folder\n"
+         "  --url URL           ipc:///path, tcp://host:port or tls+tcp://host:port; else\n"
+         "                      BROKERD_URL, else the broker of the application in this folder\n"
          "  --secret-file FILE  the broker's secret; else BROKERD_SECRET_FILE\n"
+         "  --ca-file FILE      tls+tcp: who may have signed the broker's certificate; else\n"
+         "                      BROKERD_CA_FILE, else the system's authorities\n"
+         "  --cert-file FILE    tls+tcp: our own certificate; else BROKERD_CERT_FILE\n"
+         "  --key-file FILE     its key; else BROKERD_KEY_FILE, else in the same file\n"
          "  --timeout SECONDS   how long to wait for an answer (5)\n"
          "  --json              subscribe, stats, sessions, channels, engines, ping, bench: JSON\n"
          "  --lines             publish: each line of standard input is a message\n"
@@ -127,10 +131,25 @@ static bool parse_bench(struct ctl_options *options, int option, const char *tex
 /* Exit status, or -1 to go on. */
 static int parse(struct ctl_options *options, int argc, char **argv)
 {
-    enum { URL = 256, SECRET_FILE, TIMEOUT, JSON, LINES, BINARY, VERSION, HELP };
+    enum {
+        URL = 256,
+        SECRET_FILE,
+        CA_FILE,
+        CERT_FILE,
+        KEY_FILE,
+        TIMEOUT,
+        JSON,
+        LINES,
+        BINARY,
+        VERSION,
+        HELP
+    };
     static const struct option known[] = {
         {"url", required_argument, NULL, URL},
         {"secret-file", required_argument, NULL, SECRET_FILE},
+        {"ca-file", required_argument, NULL, CA_FILE},
+        {"cert-file", required_argument, NULL, CERT_FILE},
+        {"key-file", required_argument, NULL, KEY_FILE},
         {"timeout", required_argument, NULL, TIMEOUT},
         {"json", no_argument, NULL, JSON},
         {"lines", no_argument, NULL, LINES},
@@ -153,6 +172,15 @@ static int parse(struct ctl_options *options, int argc, char **argv)
             break;
         case SECRET_FILE:
             options->secret_file = optarg;
+            break;
+        case CA_FILE:
+            options->ca_file = optarg;
+            break;
+        case CERT_FILE:
+            options->cert_file = optarg;
+            break;
+        case KEY_FILE:
+            options->key_file = optarg;
             break;
         case TIMEOUT:
             if (!parse_timeout(optarg, &options->timeout_ms))
@@ -220,6 +248,9 @@ int main(int argc, char **argv)
 {
     struct ctl_options options = {.url = setting("BROKERD_URL"),
                                   .secret_file = setting("BROKERD_SECRET_FILE"),
+                                  .ca_file = setting("BROKERD_CA_FILE"),
+                                  .cert_file = setting("BROKERD_CERT_FILE"),
+                                  .key_file = setting("BROKERD_KEY_FILE"),
                                   .timeout_ms = 5000,
                                   .publishers = 1,
                                   .subscribers = 1,

@@ -1,6 +1,7 @@
 /*
  * brokerctl as a user meets it: what it prints, how it exits, what reaches subscribers.
  */
+#include "../certificates.h"
 #include "harness.h"
 #include <stdarg.h>
 
@@ -444,4 +445,66 @@ Test(brokerctl, a_secret_that_the_broker_does_not_ask_for_is_a_mistake)
 {
     run("echo open sesame >secret; brokerctl --secret-file secret publish news hello");
     expect_failure(1, "knows no secret", NULL);
+}
+
+/* ---- tls+tcp: libnng's TLS against ours ---- */
+
+static char tls_url[64];
+
+static void start_with_tls(void)
+{
+    static char ca_path[100], cert_path[100];
+    char other[100];
+    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(any);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert(bind(fd, (struct sockaddr *)&any, size) == 0);
+    cr_assert(getsockname(fd, (struct sockaddr *)&any, &size) == 0);
+    close(fd);
+    snprintf(tls_url, sizeof(tls_url), "tls+tcp://localhost:%u", ntohs(any.sin_port));
+    broker_prepare(&b, (const char *[]){"--no-journal", "--listen", tls_url, "--tls-cert",
+                                        cert_path, "--tls-client-ca", ca_path, NULL});
+    snprintf(ca_path, sizeof(ca_path), "%s/ca.pem", b.dir);
+    snprintf(cert_path, sizeof(cert_path), "%s/cert.pem", b.dir);
+    struct authority ca = authority_make("the tests' authority");
+    struct authority foreign = authority_make("somebody else");
+    pem_write(ca_path, ca.certificate, NULL);
+    identity_write(cert_path, "DNS:localhost", 86400, &ca);
+    snprintf(other, sizeof(other), "%s/own.pem", b.dir);
+    identity_write(other, "DNS:brokerctl", 86400, &ca);
+    snprintf(other, sizeof(other), "%s/other.pem", b.dir);
+    pem_write(other, foreign.certificate, NULL);
+    broker_run(&b);
+}
+
+TestSuite(brokerctl_tls, .init = start_with_tls, .fini = end, .timeout = 60);
+
+static void run_tls(const char *options)
+{
+    char command[400];
+    snprintf(command, sizeof(command), "brokerctl --url %s %s", tls_url, options);
+    run(command);
+}
+
+Test(brokerctl_tls, publishes_with_the_right_files)
+{
+    run_tls("--ca-file ca.pem --cert-file own.pem --key-file own.pem publish -v news hello");
+    expect_status(0);
+    run("url=%s; BROKERD_CA_FILE=ca.pem BROKERD_CERT_FILE=own.pem brokerctl ping", tls_url);
+    expect_status(0);
+    cr_assert(strstr(ctl.out, tls_url) != NULL || strstr(ctl.out, "brokerd") != NULL, "%s",
+              ctl.out);
+}
+
+Test(brokerctl_tls, an_authority_that_did_not_sign_is_told)
+{
+    run_tls("--ca-file other.pem --cert-file own.pem publish news hello");
+    expect_failure(1, "certificate is refused", "--ca-file", NULL);
+    run_tls("--cert-file own.pem publish news hello"); /* the system's do not know it */
+    expect_failure(1, "--ca-file", NULL);
+    run_tls("--ca-file ca.pem publish --timeout 1 news hello");
+    expect_failure(1, "brokerd", NULL);
+    broker_log_has(&b, "TLS failed: peer did not return a certificate");
+    run_tls("--ca-file none.pem publish news hello");
+    expect_failure(1, "none.pem", "No such file", NULL);
 }
