@@ -12,7 +12,8 @@ module Brokerd
   # | `url` | the broker: `ipc:///path`, `tcp://host:port`, `tls+tcp://host:port` | a broker of the application's own |
   # | `secret_file` | file with the secret shared with the broker | none |
   # | `ca_file` | certificates that may sign the broker's, for `tls+tcp://` | the system's |
-  # | `cert_file`, `key_file` | this process's own certificate and key | none |
+  # | `cert_file` | this process's own certificate, for a broker that asks for one (`--tls-client-ca`) | none |
+  # | `key_file` | its private key | in `cert_file` |
   # | `allowed_origins` | pages that may open WebSockets: nil the request's own host, `:any`, a String, a Regexp, or a list | nil |
   # | `max_message` | bytes of one message from a browser | 262144 |
   # | `max_pending` | bytes that may wait for one browser | 1048576 |
@@ -97,6 +98,10 @@ module Brokerd
     def runtime
       files = { secret_file: readable(:secret_file), ca_file: readable(:ca_file),
                 cert_file: readable(:cert_file), key_file: readable(:key_file) }
+      if files[:key_file] && !files[:cert_file]
+        raise ConfigurationError, "#{label(:key_file)} is set, but the certificate it belongs to is not: set cert_file too"
+      end
+
       files.clear unless url # the application's own broker has no secret: its folder is this user's alone
       broker.merge(files, name: process_name, max_message: max_message, max_pending: max_pending, ping: ping,
                           pong_timeout: pong_timeout, callback_threads: callback_threads, deflate: deflate)
