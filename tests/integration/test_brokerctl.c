@@ -231,7 +231,7 @@ Test(brokerctl, without_a_broker_it_exits_1_with_one_line_that_names_the_place)
     run("brokerctl ping --url tcp://127.0.0.1:1");
     expect_failure(1, "no broker at tcp://127.0.0.1:1", "nobody listens there", NULL);
     run("brokerctl ping --url nonsense");
-    expect_failure(1, "ipc:///path or tcp://host:port", NULL);
+    expect_failure(1, "ipc:///path, tcp://host:port or tls+tcp://host:port", NULL);
 }
 
 Test(brokerctl, a_mistake_exits_2_and_names_the_help)
