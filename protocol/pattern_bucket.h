@@ -23,9 +23,10 @@ enum piece_kind {
 
 enum pattern_shape {
     SHAPE_EXACT,   /* no star, and every byte stands for itself */
-    SHAPE_STAR,    /* one star (or several side by side) among such bytes */
+    SHAPE_FIXED,   /* no star, but a ?, a class or a backslash */
+    SHAPE_STAR,    /* one star (or several side by side) among bytes that stand for themselves */
     SHAPE_STARS,   /* several */
-    SHAPE_GENERAL, /* has a ?, a class or a backslash */
+    SHAPE_GENERAL, /* a star and a ?, a class or a backslash */
 };
 
 enum {
@@ -39,6 +40,7 @@ enum {
  * Sorted by id. */
 struct tally {
     struct tally_entry {
+        uint64_t marks; /* of all pieces of that length since there are any: see piece_mark */
         uint32_t count;
         uint16_t id;
     } * entries;
@@ -49,6 +51,13 @@ struct tally {
 static inline uint16_t window_id(uint8_t first, size_t length)
 {
     return (uint16_t)((size_t)first << 3 | (length - 1));
+}
+
+/* One of 64 bits for how a prefix or suffix begins and ends. Most lengths that are in use need not
+ * be asked for: in user:12:new only one place is the end of user:<n>: for any n. */
+static inline uint64_t piece_mark(uint8_t first, uint8_t last)
+{
+    return (uint64_t)1 << ((first * 37u + last * 11u) & 63);
 }
 
 struct split {
@@ -82,12 +91,13 @@ struct pieces {
     size_t run_count;
     struct run prefix, suffix; /* length 0: none */
     size_t longest;            /* inner run */
+    uint16_t least;            /* elements that are no star */
     uint8_t shape;
 };
 
 struct pattern_index {
     struct hash_seed seed;
-    struct hash_index table; /* struct pattern (bit 0 set) or struct pattern_bucket */
+    struct hash_index table; /* of struct pattern (bit 0 set) and struct pattern_bucket */
     struct pattern_bucket root;
     size_t count, weak;
     size_t bytes;   /* of buckets, lists and tallies */
@@ -101,9 +111,15 @@ static inline bool ref_is_pattern(uintptr_t ref)
     return (ref & 1) != 0;
 }
 
+/* A reference to a pattern is one to its hash, because that is what is read first. */
 static inline struct pattern *ref_pattern(uintptr_t ref)
 {
-    return (struct pattern *)(ref & ~(uintptr_t)1);
+    return (struct pattern *)(ref - 1 - offsetof(struct pattern, hash));
+}
+
+static inline uintptr_t pattern_ref(const struct pattern *pattern)
+{
+    return (uintptr_t)&pattern->hash | 1;
 }
 
 static inline struct pattern_bucket *ref_bucket(uintptr_t ref)
@@ -113,14 +129,14 @@ static inline struct pattern_bucket *ref_bucket(uintptr_t ref)
 
 static inline uint64_t ref_hash(uintptr_t ref)
 {
-    return ref_is_pattern(ref) ? ref_pattern(ref)->hash : ref_bucket(ref)->hash;
+    return *(const uint64_t *)(ref & ~(uintptr_t)1); /* a bucket's hash is its first member */
 }
 
 /* Takes a pattern apart. */
 void pieces_parse(struct pieces *pieces, const uint8_t *text, size_t length);
 
-/* Adds one use of an id; false when memory is out. *first: there was none. */
-bool tally_add(struct tally *tally, uint16_t id, size_t *bytes, bool *first);
+/* Adds one use of an id; false when memory is out. mark: the piece's, 0 for windows. */
+bool tally_add(struct tally *tally, uint16_t id, uint64_t mark, size_t *bytes);
 
 /* Takes one use away; true when it was the last. */
 bool tally_remove(struct tally *tally, uint16_t id, size_t *bytes);
@@ -176,7 +192,7 @@ static inline uint64_t suffix_hash(struct piece_hasher *h, const struct hash_see
 static inline uint64_t window_hash(uint64_t salt, const struct hash_seed *seed, uint64_t window,
                                    size_t length)
 {
-    return hash_fold(hash_fold(window ^ seed->b, salt ^ length), seed->a);
+    return hash_fold(window ^ seed->b, (salt ^ seed->a) + length);
 }
 
 /* Up to 8 bytes at `at` as a number, as many as there are. */

@@ -68,6 +68,7 @@ void pattern_index_free(struct pattern_index *index)
 /* One piece of a pattern as a key under a bucket, and what is filed there already. */
 struct choice {
     uint64_t hash, window;
+    uint64_t mark; /* of a prefix or suffix */
     uintptr_t ref; /* 0: nothing yet */
     size_t length; /* bytes of the piece */
     uint16_t piece;
@@ -113,6 +114,7 @@ static struct choice end_choice(const struct pattern_index *index,
     choice.hash = kind == PIECE_PREFIX
                       ? prefix_hash(&hasher, &index->seed, start, run->length)
                       : suffix_hash(&hasher, &index->seed, start + run->length, run->length);
+    choice.mark = piece_mark(start[0], start[run->length - 1]);
     choice.ref = find(index, choice.hash);
     return choice;
 }
@@ -225,7 +227,6 @@ static bool file_alone(struct pattern_index *index, struct pattern_bucket *bucke
                        struct pattern *pattern, const struct choice *choice)
 {
     struct split *split = bucket->split;
-    bool first;
 
     if (choice->kind == PIECE_WINDOW && split->window_lengths == NULL) {
         split->window_lengths = calloc(1, 256);
@@ -233,10 +234,10 @@ static bool file_alone(struct pattern_index *index, struct pattern_bucket *bucke
             return false;
         index->bytes += 256;
     }
-    if (!tally_add(&split->tallies[choice->kind], choice->piece, &index->bytes, &first))
+    if (!tally_add(&split->tallies[choice->kind], choice->piece, choice->mark, &index->bytes))
         return false;
     pattern->hash = choice->hash; /* the table asks for it when it grows */
-    if (!hash_index_insert(&index->table, choice->hash, (uintptr_t)pattern | 1)) {
+    if (!hash_index_insert(&index->table, choice->hash, pattern_ref(pattern))) {
         tally_remove(&split->tallies[choice->kind], choice->piece, &index->bytes);
         return false;
     }
@@ -288,7 +289,7 @@ static void unmake_bucket(struct pattern_index *index, struct pattern_bucket *bu
     alone->parent = bucket->parent;
     alone->kind = bucket->kind;
     alone->piece = bucket->piece;
-    hash_index_replace(&index->table, bucket->hash, (uintptr_t)bucket, (uintptr_t)alone | 1);
+    hash_index_replace(&index->table, bucket->hash, (uintptr_t)bucket, pattern_ref(alone));
     free_bucket(index, bucket);
 }
 
@@ -362,6 +363,7 @@ enum status pattern_index_insert(struct pattern_index *index, struct pattern *pa
     pattern->shape = pieces->shape;
     pattern->prefix = pieces->prefix.length;
     pattern->suffix = pieces->suffix.length;
+    pattern->least = pieces->least;
     pattern->weak = pieces->prefix.length == 0 && pieces->suffix.length == 0 && pieces->longest < 2;
     if (pattern->weak && !allow_weak)
         return STATUS_WEAK_PATTERN;
@@ -426,7 +428,7 @@ void pattern_index_remove(struct pattern_index *index, struct pattern *pattern)
     if (pattern->kind == PIECE_NONE) {
         remove_from_list(index, bucket, pattern->slot);
     } else {
-        hash_index_remove(&index->table, pattern->hash, (uintptr_t)pattern | 1);
+        hash_index_remove(&index->table, pattern->hash, pattern_ref(pattern));
         forget_child(index, bucket, pattern->kind, pattern->piece);
     }
     prune(index, bucket);

@@ -15,16 +15,20 @@
 struct pattern_bucket;
 struct pattern_index;
 
-struct pattern { /* allocated and freed by the table, filed here */
-    struct subscription_key key;
-    uint64_t hash;                 /* from here on the index's: its key when it stands alone */
+/* Allocated and freed by the table, filed here. What a look-up reads stands together, from the end
+ * of own on. */
+struct pattern {
     struct pattern_bucket *parent; /* where it is filed */
     uint32_t slot;                 /* its place in the parent's list */
     uint16_t piece;                /* what it is filed under when it stands alone */
+    uint8_t kind;                  /* enum piece_kind */
+    bool weak;                     /* costs every look-up of its kind, counted for the quota */
+    struct subscription own;       /* the table's: the key's first subscription */
+    uint64_t hash;                 /* its key when it stands alone */
+    struct subscription_key key;
     uint16_t prefix, suffix; /* lengths of the text before the first and behind the last star */
-    uint8_t kind;            /* enum piece_kind */
+    uint16_t least;          /* bytes of the shortest channel that matches */
     uint8_t shape;           /* enum pattern_shape */
-    bool weak;               /* costs every look-up of its kind, counted for the quota */
     uint8_t text[];
 };
 

@@ -5,7 +5,7 @@
  * for and begins to load their hash buckets, then collects what is filed there and begins to load
  * that, and only then looks at it.
  */
-enum { ROUND = 32, SEEN_MAX = 32 };
+enum { ROUND = 32, SEEN_MAX = 32, SHORT_SEARCH = 32 };
 
 struct lookup {
     struct pattern_index *index;
@@ -28,31 +28,48 @@ struct round { /* of one bucket */
     uintptr_t seen[SEEN_MAX]; /* what was found under windows, which may occur twice */
 };
 
+/* memmem, which has a high price for its start, when there is little to search in. */
+static const uint8_t *find_text(const uint8_t *at, const uint8_t *end, const uint8_t *text,
+                                size_t length)
+{
+    if ((size_t)(end - at) > SHORT_SEARCH)
+        return memmem(at, (size_t)(end - at), text, length);
+    for (; (size_t)(end - at) >= length; at++)
+        if (*at == *text && memcmp(at, text, length) == 0)
+            return at;
+    return NULL;
+}
+
 /* Text between stars, only bytes that stand for themselves. */
 static bool middle_matches(const uint8_t *text, const uint8_t *text_end, const uint8_t *at,
                            const uint8_t *end)
 {
     while (text < text_end) {
-        const uint8_t *star = memchr(text, '*', (size_t)(text_end - text));
-        size_t length = (size_t)((star != NULL ? star : text_end) - text);
+        const uint8_t *star = text;
+        size_t length;
+        while (star < text_end && *star != '*')
+            star++;
+        length = (size_t)(star - text);
         if (length > 0) {
-            at = memmem(at, (size_t)(end - at), text, length);
+            at = find_text(at, end, text, length);
             if (at == NULL)
                 return false;
             at += length;
         }
-        text += length + 1;
+        text = star + 1;
     }
     return true;
 }
 
 static bool pattern_matches(const struct pattern *p, const uint8_t *channel, size_t length)
 {
-    if (p->shape == SHAPE_GENERAL)
+    if (length < p->least || (length > p->least && p->shape <= SHAPE_FIXED))
+        return false;
+    if (p->shape == SHAPE_GENERAL || p->shape == SHAPE_FIXED)
         return glob_match(p->text, p->key.length, channel, length);
     if (p->shape == SHAPE_EXACT)
-        return length == p->key.length && memcmp(p->text, channel, length) == 0;
-    if (length < (size_t)p->prefix + p->suffix || memcmp(p->text, channel, p->prefix) != 0 ||
+        return memcmp(p->text, channel, length) == 0;
+    if (memcmp(p->text, channel, p->prefix) != 0 ||
         memcmp(p->text + p->key.length - p->suffix, channel + length - p->suffix, p->suffix) != 0)
         return false;
     return p->shape == SHAPE_STAR ||
@@ -112,8 +129,8 @@ static void finish_round(struct round *round)
                 look_at(round, probe, ref);
                 continue;
             }
-            __builtin_prefetch((const void *)(ref & ~(uintptr_t)1));
-            __builtin_prefetch((const char *)(ref & ~(uintptr_t)1) + 64);
+            __builtin_prefetch((const char *)ref - 24);
+            __builtin_prefetch((const char *)ref + 40);
             found[count].ref = ref;
             found[count++].probe = probe;
         }
@@ -131,20 +148,28 @@ static inline void ask(struct round *round, uint64_t hash, size_t at, size_t len
     round->probes[round->count++] = (struct probe){hash, (uint16_t)at, (uint16_t)length};
 }
 
+/* Is there a piece of that length which begins and ends as the channel would have it? */
+static inline bool may_have(const struct tally_entry *entry, const uint8_t *piece)
+{
+    return (entry->marks & piece_mark(piece[0], piece[entry->id - 1])) != 0;
+}
+
 static void ask_ends(struct round *round, const struct pattern_bucket *bucket)
 {
     const struct lookup *l = round->lookup;
     const struct hash_seed *seed = &l->index->seed;
     const struct tally *prefixes = &bucket->split->tallies[PIECE_PREFIX];
     const struct tally *suffixes = &bucket->split->tallies[PIECE_SUFFIX];
+    const uint8_t *end = l->channel + l->length;
     struct piece_hasher hasher = piece_hasher_begin(bucket->salt, PIECE_PREFIX);
 
     for (unsigned i = 0; i < prefixes->used && prefixes->entries[i].id <= l->length; i++)
-        ask(round, prefix_hash(&hasher, seed, l->channel, prefixes->entries[i].id), 0, 0);
+        if (may_have(&prefixes->entries[i], l->channel))
+            ask(round, prefix_hash(&hasher, seed, l->channel, prefixes->entries[i].id), 0, 0);
     hasher = piece_hasher_begin(bucket->salt, PIECE_SUFFIX);
     for (unsigned i = 0; i < suffixes->used && suffixes->entries[i].id <= l->length; i++)
-        ask(round, suffix_hash(&hasher, seed, l->channel + l->length, suffixes->entries[i].id), 0,
-            0);
+        if (may_have(&suffixes->entries[i], end - suffixes->entries[i].id))
+            ask(round, suffix_hash(&hasher, seed, end, suffixes->entries[i].id), 0, 0);
 }
 
 static void ask_windows(struct round *round, const struct pattern_bucket *bucket)

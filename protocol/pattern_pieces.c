@@ -52,7 +52,7 @@ static void shape_of(struct pieces *pieces, const uint8_t *text, size_t length)
     pieces->shape = SHAPE_EXACT;
     for (size_t i = 0; i < length; i++) {
         if (text[i] == '?' || text[i] == '[' || text[i] == '\\') {
-            pieces->shape = SHAPE_GENERAL;
+            pieces->shape = first != NULL ? SHAPE_GENERAL : SHAPE_FIXED;
             return;
         }
         stars += text[i] == '*';
@@ -85,8 +85,10 @@ void pieces_parse(struct pieces *pieces, const uint8_t *text, size_t length)
     uint8_t byte;
 
     pieces->run_count = pieces->longest = 0;
+    pieces->least = 0;
     pieces->prefix = pieces->suffix = run;
     for (size_t at = 0; at < length;) {
+        pieces->least = (uint16_t)(pieces->least + (text[at] != '*'));
         at += next_element(text + at, length - at, &literal, &byte);
         if (literal) {
             pieces->bytes[run.start + run.length++] = byte;
@@ -116,13 +118,13 @@ static uint16_t tally_place(const struct tally *tally, uint16_t id)
     return low;
 }
 
-bool tally_add(struct tally *tally, uint16_t id, size_t *bytes, bool *first)
+bool tally_add(struct tally *tally, uint16_t id, uint64_t mark, size_t *bytes)
 {
     uint16_t at = tally_place(tally, id);
 
-    *first = at == tally->used || tally->entries[at].id != id;
-    if (!*first) {
+    if (at < tally->used && tally->entries[at].id == id) {
         tally->entries[at].count++;
+        tally->entries[at].marks |= mark;
         return true;
     }
     if (tally->used == tally->room) {
@@ -136,7 +138,7 @@ bool tally_add(struct tally *tally, uint16_t id, size_t *bytes, bool *first)
     }
     memmove(&tally->entries[at + 1], &tally->entries[at],
             (size_t)(tally->used - at) * sizeof(*tally->entries));
-    tally->entries[at] = (struct tally_entry){1, id};
+    tally->entries[at] = (struct tally_entry){mark, 1, id};
     tally->used++;
     return true;
 }

@@ -6,8 +6,11 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* A key of an exact channel; a pattern's is in struct pattern. */
+/* A key of an exact channel; a pattern's is in struct pattern. The first subscription of a key
+ * stands beside it, for most keys have one: a match then finds it in the cache lines that it has to
+ * load anyway. */
 struct channel {
+    struct subscription own;
     struct subscription_key key;
     uint8_t text[];
 };
@@ -28,6 +31,35 @@ struct subscriptions {
 static size_t allocated(size_t size)
 {
     return (size + 8 + 15) & ~(size_t)15;
+}
+
+static struct channel *channel_of(const struct subscription_key *key)
+{
+    return (struct channel *)((char *)key - offsetof(struct channel, key));
+}
+
+static struct pattern *pattern_of(const struct subscription_key *key)
+{
+    return (struct pattern *)((char *)key - offsetof(struct pattern, key));
+}
+
+static struct subscription *own_of(struct subscription_key *key)
+{
+    return key->is_pattern ? &pattern_of(key)->own : &channel_of(key)->own;
+}
+
+/* own is in use when it has a subscriber. */
+static void free_subscription(struct subscription *s)
+{
+    if (s == own_of(s->key))
+        s->subscriber = NULL;
+    else
+        free(s);
+}
+
+static void free_memory(struct subscription_key *key)
+{
+    free(key->is_pattern ? (void *)pattern_of(key) : (void *)channel_of(key));
 }
 
 static uint64_t hash_of_key(uintptr_t ref, const void *context)
@@ -63,10 +95,10 @@ static void free_key(uintptr_t ref, void *context)
     (void)context;
     while (key->subscriptions != NULL) {
         struct subscription *next = key->subscriptions->next;
-        free(key->subscriptions);
+        free_subscription(key->subscriptions);
         key->subscriptions = next;
     }
-    free(key); /* the first member of struct channel and of struct pattern */
+    free_memory(key);
 }
 
 void subscriptions_free(struct subscriptions *table)
@@ -90,8 +122,7 @@ static struct subscription_key *find_key(const struct hash_index *keys, uint64_t
     for (; ref != 0; ref = hash_index_next(&cursor)) {
         struct subscription_key *key = (struct subscription_key *)ref;
         /* the name stands behind the struct: going through key->name would be one more load */
-        const uint8_t *text =
-            key->is_pattern ? ((struct pattern *)key)->text : ((struct channel *)key)->text;
+        const uint8_t *text = key->is_pattern ? pattern_of(key)->text : channel_of(key)->text;
         if (key->length == length && memcmp(text, name, length) == 0)
             return key;
     }
@@ -132,29 +163,30 @@ struct subscription *subscriptions_find(struct subscriptions *table, const void 
 
 static size_t key_size(bool is_pattern, size_t length)
 {
-    return (is_pattern ? sizeof(struct pattern) : sizeof(struct channel)) + length;
+    return (is_pattern ? offsetof(struct pattern, text) : offsetof(struct channel, text)) + length;
 }
 
 static bool is_weak(const struct subscription_key *key)
 {
-    return key->is_pattern && ((const struct pattern *)key)->weak;
+    return key->is_pattern && pattern_of(key)->weak;
 }
 
 /* A key without subscriptions in memory of its own, filed nowhere. */
 static struct subscription_key *new_key(const void *name, size_t length, bool is_pattern)
 {
-    struct subscription_key *key = malloc(key_size(is_pattern, length));
-    uint8_t *text;
+    char *memory = malloc(key_size(is_pattern, length));
+    struct subscription_key *key;
+    size_t size = key_size(is_pattern, 0);
 
-    if (key == NULL)
+    if (memory == NULL)
         return NULL;
-    memset(key, 0, key_size(is_pattern, 0));
-    text = is_pattern ? ((struct pattern *)key)->text : ((struct channel *)key)->text;
+    memset(memory, 0, size);
     if (length > 0)
-        memcpy(text, name, length);
+        memcpy(memory + size, name, length);
+    key = is_pattern ? &((struct pattern *)memory)->key : &((struct channel *)memory)->key;
     key->length = (uint16_t)length;
     key->is_pattern = is_pattern;
-    key->name = text;
+    key->name = is_pattern ? pattern_of(key)->text : channel_of(key)->text;
     return key;
 }
 
@@ -170,14 +202,14 @@ static enum status add_key(struct subscriptions *table, const void *name, size_t
     if (key == NULL)
         return STATUS_NO_MEMORY;
     if (!hash_index_insert(keys, hash, (uintptr_t)key)) {
-        free(key);
+        free_memory(key);
         return STATUS_NO_MEMORY;
     }
     if (is_pattern) {
-        status = pattern_index_insert(table->index, (struct pattern *)key, allow_weak);
+        status = pattern_index_insert(table->index, pattern_of(key), allow_weak);
         if (status != STATUS_OK) {
             hash_index_remove(keys, hash, (uintptr_t)key);
-            free(key);
+            free_memory(key);
             return status;
         }
     }
@@ -190,10 +222,10 @@ static void remove_key(struct subscriptions *table, struct subscription_key *key
 {
     table->bytes -= allocated(key_size(key->is_pattern, key->length));
     if (key->is_pattern)
-        pattern_index_remove(table->index, (struct pattern *)key);
+        pattern_index_remove(table->index, pattern_of(key));
     hash_index_remove(key->is_pattern ? &table->patterns : &table->channels,
                       hash_bytes(&table->seed, key->name, key->length), (uintptr_t)key);
-    free(key);
+    free_memory(key);
 }
 
 static void link_in(struct subscription *s, struct subscription_key *key,
@@ -285,16 +317,16 @@ enum status subscriptions_subscribe(struct subscriptions *table, const void *nam
         if (is_weak(key) && subscriber->weak >= table->weak_each)
             return STATUS_WEAK_PATTERN;
     }
-    s = malloc(sizeof(*s));
-    if (s == NULL) {
-        if (key->count == 0)
-            remove_key(table, key);
-        return STATUS_NO_MEMORY;
+    s = own_of(key);
+    if (s->subscriber != NULL) {
+        s = malloc(sizeof(*s));
+        if (s == NULL)
+            return STATUS_NO_MEMORY;
+        table->bytes += allocated(sizeof(*s));
     }
     s->context = context;
     link_in(s, key, subscriber);
     table->subscriptions++;
-    table->bytes += allocated(sizeof(*s));
     *result = s;
     *created = true;
     return STATUS_OK;
@@ -308,9 +340,10 @@ void subscriptions_remove(struct subscriptions *table, struct subscription *subs
     if (table->matching > 0)
         return;
     link_out(subscription);
-    free(subscription);
+    if (subscription != own_of(key))
+        table->bytes -= allocated(sizeof(*subscription));
+    free_subscription(subscription);
     table->subscriptions--;
-    table->bytes -= allocated(sizeof(*subscription));
     if (key->count == 0)
         remove_key(table, key);
 }

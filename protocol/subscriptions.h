@@ -23,13 +23,13 @@
 struct subscriptions;
 
 struct subscription_key {
-    uint64_t label;  /* these two belong to the table's owner (adapter/ext/hub.c): */
-    uint64_t serial; /* the table sets them to 0 when the key appears */
+    const uint8_t *name; /* owned by the table, lives as long as the key */
+    uint64_t serial;     /* these two belong to the table's owner (adapter/ext/hub.c): */
+    uint64_t label;      /* the table sets them to 0 when the key appears */
     struct subscription *subscriptions; /* never empty */
     uint32_t count;                     /* of subscriptions */
     uint16_t length;
     bool is_pattern;
-    const uint8_t *name; /* owned by the table, lives as long as the key */
 };
 
 struct subscriber { /* zeroed by subscriber_init; its owner is found with container_of */
@@ -39,13 +39,13 @@ struct subscriber { /* zeroed by subscriber_init; its owner is found with contai
 };
 
 struct subscription {
+    struct subscription *previous; /* of the same key */
+    struct subscription *next_own; /* of the same subscriber */
+    struct subscription *previous_own;
     struct subscription_key *key;
     struct subscriber *subscriber;
     void *context;             /* the owner's, as given to subscribe */
-    struct subscription *next; /* of the same key */
-    struct subscription *previous;
-    struct subscription *next_own; /* of the same subscriber */
-    struct subscription *previous_own;
+    struct subscription *next; /* of the same key; the last, what matching reads stands together */
 };
 
 struct subscriptions_stats {
