@@ -121,8 +121,14 @@ static const uint8_t *segment_end_of(const uint8_t *p, const uint8_t *end, size_
 static const uint8_t *last_star_of(const uint8_t *p, const uint8_t *end, size_t *count)
 {
     const uint8_t *star = p;
+    size_t length = (size_t)(end - p);
     bool ignored;
 
+    if (memchr(p, '[', length) == NULL && memchr(p, '\\', length) == NULL) {
+        star = memrchr(p, '*', length);
+        *count = (size_t)(end - star) - 1;
+        return star;
+    }
     while (p < end) {
         star = p;
         p = segment_end_of(p + 1, end, count, &ignored);
@@ -136,7 +142,7 @@ bool glob_match(const void *pattern, size_t pattern_length, const void *channel,
     const uint8_t *p = pattern, *p_end = p + pattern_length;
     const uint8_t *c = channel, *c_end = c + channel_length;
     const uint8_t *star, *tail, *place;
-    size_t count;
+    size_t count = 0;
     bool plain;
 
     if (!match_here(&p, p_end, &c, c_end))
@@ -157,12 +163,10 @@ bool glob_match(const void *pattern, size_t pattern_length, const void *channel,
         p = segment_end_of(segment, star, &count, &plain);
         if (count == 0)
             continue;
-        if (plain) {
-            c = memmem(c, (size_t)(c_end - c), segment, count);
-            c = c != NULL ? c + count : NULL;
-        } else {
+        if (plain)
+            c = glob_search_text(segment, count, c, c_end);
+        else
             c = glob_search(segment, p, count, c, c_end);
-        }
         if (c == NULL)
             return false;
     }

@@ -34,4 +34,8 @@ static inline size_t glob_element_length(const uint8_t *pattern, size_t length)
 const uint8_t *glob_search(const uint8_t *segment, const uint8_t *segment_end, size_t count,
                            const uint8_t *channel, const uint8_t *channel_end);
 
+/* The same for a segment in which every byte stands for itself, not empty. */
+const uint8_t *glob_search_text(const uint8_t *text, size_t length, const uint8_t *channel,
+                                const uint8_t *channel_end);
+
 #endif

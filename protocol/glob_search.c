@@ -5,7 +5,9 @@
 enum {
     BLOCK = 512, /* elements that are looked for at once */
     BLOCK_WORDS = BLOCK / 64,
-    STARTS_WORDS = CHANNEL_LENGTH_MAX / 64 + 1
+    STARTS_WORDS = CHANNEL_LENGTH_MAX / 64 + 1,
+    TEXT_LONG = 64, /* bytes: from here on a text is searched by a rolling hash */
+    TRIED = 512     /* steps of trying place by place, and one for each byte */
 };
 
 size_t glob_class_bits(const uint8_t *pattern, size_t length, uint64_t bits[4])
@@ -43,25 +45,23 @@ size_t glob_class_bits(const uint8_t *pattern, size_t length, uint64_t bits[4])
     return at + 1;
 }
 
-/* For each byte the elements of a block that stand for it, one bit each, and those that stand for
- * any. */
+/* For each byte the elements of a block that stand for it, one bit each. */
 struct block {
     uint64_t rows[256][BLOCK_WORDS];
-    uint64_t any[BLOCK_WORDS];
     size_t count;
 };
 
 static const uint8_t *block_build(struct block *block, const uint8_t *p, const uint8_t *end)
 {
+    uint64_t any[BLOCK_WORDS] = {0};
     size_t i = 0;
 
-    memset(block->any, 0, sizeof(block->any));
     memset(block->rows, 0, sizeof(block->rows));
     for (; i < BLOCK && p < end; i++) {
         size_t left = (size_t)(end - p), w = i / 64;
         uint64_t bit = (uint64_t)1 << (i % 64), bits[4];
         if (*p == '?') {
-            block->any[w] |= bit;
+            any[w] |= bit;
             p++;
         } else if (*p == '[') {
             p += glob_class_bits(p, left, bits);
@@ -74,6 +74,9 @@ static const uint8_t *block_build(struct block *block, const uint8_t *p, const u
             p += used;
         }
     }
+    for (unsigned byte = 0; byte < 256; byte++)
+        for (size_t w = 0; w < BLOCK_WORDS; w++)
+            block->rows[byte][w] |= any[w];
     block->count = i;
     return p;
 }
@@ -92,8 +95,8 @@ static bool block_search(const struct block *block, const uint8_t *channel, uint
         /* downwards, so that each word still sees its neighbour as it was; always all words: that
          * is a few vector instructions */
         for (size_t w = BLOCK_WORDS - 1; w > 0; w--)
-            state[w] = (state[w] << 1 | state[w - 1] >> 63) & (row[w] | block->any[w]);
-        state[0] = (state[0] << 1 | 1) & (row[0] | block->any[0]);
+            state[w] = (state[w] << 1 | state[w - 1] >> 63) & row[w];
+        state[0] = (state[0] << 1 | 1) & row[0];
         if (at >= last && (state[last / 64] >> (last % 64) & 1) == 0)
             starts[(at - last) / 64] &= ~((uint64_t)1 << ((at - last) % 64));
     }
@@ -125,7 +128,7 @@ static const uint8_t *search_in_blocks(const uint8_t *segment, const uint8_t *se
 const uint8_t *glob_search(const uint8_t *segment, const uint8_t *segment_end, size_t count,
                            const uint8_t *channel, const uint8_t *channel_end)
 {
-    size_t room = (size_t)(channel_end - channel), steps = 8 * room + 64;
+    size_t room = (size_t)(channel_end - channel), steps = room + TRIED;
 
     if (room < count)
         return NULL;
@@ -147,4 +150,42 @@ const uint8_t *glob_search(const uint8_t *segment, const uint8_t *segment_end, s
                                     (size_t)(channel_end - channel) - count + 1);
     }
     return NULL;
+}
+
+/* A rolling hash finds the places worth a comparison: 1 multiplication for each byte, whatever the
+ * text. Who makes hashes collide pays for a memcmp at each place, which is bounded too. */
+static const uint8_t *search_long_text(const uint8_t *text, size_t length, const uint8_t *at,
+                                       const uint8_t *end)
+{
+    const uint32_t base = 0x9e3779b1u;
+    uint32_t wanted = 0, hash = 0, power = 1;
+
+    for (size_t i = 0; i < length; i++) {
+        wanted = wanted * base + text[i];
+        hash = hash * base + at[i];
+        power *= base;
+    }
+    for (;; at++) {
+        if (hash == wanted && memcmp(at, text, length) == 0)
+            return at + length;
+        if ((size_t)(end - at) == length)
+            return NULL;
+        hash = hash * base + at[length] - power * at[0];
+    }
+}
+
+const uint8_t *glob_search_text(const uint8_t *text, size_t length, const uint8_t *channel,
+                                const uint8_t *channel_end)
+{
+    size_t room = (size_t)(channel_end - channel);
+    const uint8_t *found;
+
+    if (room < length)
+        return NULL;
+    if (*channel == *text && (length == 1 || memcmp(channel, text, length) == 0))
+        return channel + length;
+    if (length >= TEXT_LONG)
+        return search_long_text(text, length, channel, channel_end);
+    found = memmem(channel, room, text, length);
+    return found != NULL ? found + length : NULL;
 }

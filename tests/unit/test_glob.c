@@ -326,6 +326,30 @@ Test(glob, time_is_bounded_for_4_KiB_of_anything)
     FAST(100, "short segments");
 }
 
+/* Long literal segments, which are searched by a hash, at a random place or one byte beside it. */
+Test(glob, long_literal_segments_are_found_where_they_are)
+{
+    static char pattern[4096], channel[4096];
+    unsigned seed = 29, matched = 0;
+
+    for (int round = 0; round < 20000; round++) {
+        size_t length = 1 + (size_t)rand_r(&seed) % 300;
+        size_t size = length + (size_t)rand_r(&seed) % 500;
+        size_t place = (size_t)rand_r(&seed) % (size - length + 1);
+        for (size_t i = 0; i < size; i++)
+            channel[i] = rand_r(&seed) % 64 == 0 ? 'b' : 'a';
+        pattern[0] = pattern[length + 1] = '*';
+        memcpy(pattern + 1, channel + place, length);
+        if (rand_r(&seed) % 2 == 0)
+            pattern[1 + (size_t)rand_r(&seed) % length] ^= 3; /* a and b change places */
+        bool right = memmem(channel, size, pattern + 1, length) != NULL;
+        matched += right;
+        cr_assert_eq(glob_match(pattern, length + 2, channel, size), right, "round %d", round);
+    }
+    cr_assert_gt(matched, 8000);
+    cr_assert_lt(matched, 19000);
+}
+
 /* Long segments of few kinds of elements, in which bits and plain tries have to agree. */
 Test(glob, long_segments_against_the_definition)
 {
