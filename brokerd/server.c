@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ACCEPTS_PER_TURN = 64, DESCRIPTORS_KEPT = 32, STEPS_PER_TURN = 64 };
+enum { ACCEPTS_PER_TURN = 64, DESCRIPTORS_KEPT = 32 };
 
 static int64_t clock_ms(void)
 {
@@ -162,7 +162,6 @@ bool server_turn(struct server *server, bool waits)
     event_base_loop(server->base, EVLOOP_ONCE | (waits ? 0 : EVLOOP_NONBLOCK));
     server->now = clock_ms();
     bool more = catchup_step(server);
-    more |= subscriptions_step(server->subscriptions, STEPS_PER_TURN);
     flush(server);
     connection_reap(server);
     return more;

@@ -439,13 +439,6 @@ void subscriptions_each_key(struct subscriptions *table, subscriptions_key_fn ca
     table->matching--;
 }
 
-bool subscriptions_step(struct subscriptions *table, unsigned n)
-{
-    (void)table; /* both tables grow with each insert, by a little */
-    (void)n;
-    return false;
-}
-
 void subscriptions_stats(const struct subscriptions *table, struct subscriptions_stats *stats)
 {
     struct pattern_index_stats patterns;

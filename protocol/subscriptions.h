@@ -11,6 +11,8 @@
  * (pattern_index.h) whose look-up cost depends on the channel's length and the number of matches,
  * not on how many patterns exist.
  *
+ * Nothing is postponed: both tables grow with each insert, by a little.
+ *
  * One thread at a time. The table must not be changed from within a match callback: a change is
  * then refused with STATUS_FULL in subscribe and ignored with an assertion elsewhere; owners note
  * the change and make it afterwards.
@@ -118,9 +120,6 @@ void subscriptions_match_keys(struct subscriptions *table, const void *channel, 
 /* Calls back for every key there is, exact ones first, in no other order. */
 void subscriptions_each_key(struct subscriptions *table, subscriptions_key_fn callback,
                             void *context);
-
-/* Does up to n units of postponed work (incremental growth); true while some is left. */
-bool subscriptions_step(struct subscriptions *table, unsigned n);
 
 void subscriptions_stats(const struct subscriptions *table, struct subscriptions_stats *stats);
 

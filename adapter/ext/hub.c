@@ -6,8 +6,7 @@
 
 enum {
     LIST_MAX = 64 * 1024 * 1024, /* bytes of an ATTACH list */
-    WEAK_MAX = 64, /* of one process, as the broker has it: what it would refuse is refused here */
-    STEP = 8       /* units of the table's postponed work after each change */
+    WEAK_MAX = 64 /* of one process, as the broker has it: what it would refuse is refused here */
 };
 
 char HUB_DIRECT_AUTO, HUB_DIRECT_TEXT, HUB_DIRECT_BINARY;
@@ -158,7 +157,6 @@ static void remove_one(struct hub *hub, struct subscription *s, bool withdrawn)
     if (s->key->count == 1)
         key_vanishes(hub, s->key);
     subscriptions_remove(hub->table, s);
-    subscriptions_step(hub->table, STEP);
     release_context(context, withdrawn);
 }
 
@@ -174,7 +172,6 @@ static enum status subscribe(struct hub *hub, const void *name, size_t length, b
                                                  context, &s, &created);
     if (status != STATUS_OK)
         return status;
-    subscriptions_step(hub->table, STEP);
     if (!created) {
         release_context(s->context, true);
         s->context = context;
