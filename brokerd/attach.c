@@ -43,6 +43,7 @@ static struct session *open_session(const struct request *r, const struct wire_a
     if (s->engine != NULL) /* the new link may come in another role or name */
         engine_detach(s);
     session_begin(s);
+    s->told = s->settled = r->header.position; /* not what the link before may never have got */
     s->generation = attach->generation;
     s->origin = attach->origin;
     s->pid = attach->pid;

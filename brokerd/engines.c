@@ -1,5 +1,6 @@
 #include "engines.h"
 
+#include "bytes.h"
 #include "server.h"
 #include <stdlib.h>
 #include <string.h>
@@ -93,18 +94,33 @@ static void tell_present(struct subscription_key *key, void *context)
         tell(e, WIRE_INTEREST, key);
 }
 
+/* Leaves only what takes interest back: all that there is follows. */
+static void keep_endings(struct buffer *backlog)
+{
+    uint8_t *bytes = buffer_bytes(backlog);
+    size_t length = buffer_length(backlog), kept = 0, size;
+    for (size_t at = 0; at < length; at += size) {
+        size = size_align8(get_u32le(bytes + at));
+        if (bytes[at + 4] != WIRE_NO_INTEREST)
+            continue;
+        memmove(bytes + kept, bytes + at, size);
+        kept += size;
+    }
+    backlog->end = backlog->start + kept;
+}
+
 void engine_reset(struct session *s)
 {
-    buffer_consume(&s->engine->backlog, buffer_length(&s->engine->backlog));
+    keep_endings(&s->engine->backlog);
     subscriptions_each_key(s->server->subscriptions, tell_present, s->engine);
 }
 
 void engines_note_interest(struct server *server, struct subscription_key *key)
 {
     struct engines *engines = &server->engines;
-    if (key->serial++ > 0 || engines->count == 0)
+    if (key->serial++ > 0)
         return;
-    struct subscription *held = lingering(engines, key);
+    struct subscription *held = lingering(engines, key); /* also from before the last engine left */
     if (held != NULL)
         subscriptions_remove(server->subscriptions, held);
     else

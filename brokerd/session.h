@@ -152,7 +152,7 @@ uint64_t session_position(const struct session *s);
 static inline bool session_has_output(const struct session *s)
 {
     return s->run_count > 0 || s->gap_last != 0 ||
-           (s->engine != NULL && engine_has_output(s->engine));
+           (s->engine != NULL && s->mode != SESSION_ATTACHING && engine_has_output(s->engine));
 }
 
 /* catchup.c: for at most 1 ms, reads the journal on for the sessions in catch-up, in turn. Returns

@@ -176,12 +176,12 @@ static bool read_compressed(struct feed *f, const uint8_t *data, size_t length, 
         if (out == NULL)
             return fail(f, WS_CLOSE_INTERNAL, "out of memory");
         result = ws_inflater_run(r->inflater, &data, &length, last, out, size, &written);
+        if (out == &spare && written > 0) /* before what may be wrong with the bytes behind */
+            return fail(f, WS_CLOSE_TOO_BIG, "message is too big");
         if (result == WS_INFLATE_BAD)
             return fail(f, WS_CLOSE_BAD_DATA, "message is not compressed rightly");
         if (result == WS_INFLATE_NO_MEMORY)
             return fail(f, WS_CLOSE_INTERNAL, "out of memory");
-        if (out == &spare && written > 0)
-            return fail(f, WS_CLOSE_TOO_BIG, "message is too big");
         if (r->kind == WS_TEXT && !utf8_feed(&r->utf8, out, written))
             return fail(f, WS_CLOSE_BAD_DATA, "text is not UTF-8");
         if (out != &spare)

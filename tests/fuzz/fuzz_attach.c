@@ -1,5 +1,6 @@
 /* Holds: whatever a peer says in its requests, ATTACH first of all, with or without a secret, the
  * broker answers or closes, keeps its numbers, and nothing is left of the peer when it is gone. */
+#define IN_PROCESS_HERE
 #include "bytes.h"
 #include "fuzz.h"
 #include "in_process.h"

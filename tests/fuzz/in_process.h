@@ -4,7 +4,8 @@
 /*
  * A real broker in this process, without sockets that listen: the program is its loop, and its
  * peers are pairs of sockets. Time is the program's, too: clock_gettime is the one below, for the
- * broker and for libevent, and in_process_jump moves the monotonic clocks.
+ * broker and for libevent, and in_process_jump moves the monotonic clocks. One file of a program
+ * defines IN_PROCESS_HERE before it includes this.
  */
 #include "connection.h"
 #include "server.h"
@@ -17,7 +18,12 @@
 #include <time.h>
 #include <unistd.h>
 
-static int64_t in_process_offset_ms;
+extern int64_t in_process_offset_ms;
+extern struct server in_process;
+
+#ifdef IN_PROCESS_HERE
+struct server in_process;
+int64_t in_process_offset_ms;
 
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
@@ -32,13 +38,12 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     }
     return result;
 }
+#endif
 
 static inline void in_process_jump(int64_t ms)
 {
     in_process_offset_ms += ms;
 }
-
-static struct server in_process;
 
 static inline void in_process_start(const struct options *options)
 {
