@@ -141,44 +141,46 @@ void attach_handle(const struct request *r)
         connection_close_after_replies(r->connection, CLOSE_REQUEST);
 }
 
-/* The session that a request is about: its own, or the engine that its one record names. NULL:
- * answered. */
-static struct session *subject(const struct request *r)
+static void detach(struct session *s)
 {
-    struct wire_record record;
-    size_t used;
-    if (r->header.records == 0 && r->session != NULL)
-        return r->session;
-    struct session *s = NULL;
-    if (r->header.records == 1 &&
-        wire_record_decode(r->body, r->length, &record, &used) == STATUS_OK)
-        s = engine_find(r->server, record.channel, record.channel_length);
-    if (s == NULL)
-        request_answer(r, STATUS_UNKNOWN_NAME, 0, 0, 0);
-    return s;
-}
-
-void detach_handle(const struct request *r)
-{
-    struct session *s = subject(r);
-    if (s == NULL)
-        return;
     log_info("session %016llx (%s, pid %u) detached", (unsigned long long)s->id, s->name, s->pid);
     while (s->credit_count > 0)
         session_answer_empty(s, STATUS_GOING_AWAY);
     session_free(s, false);
+}
+
+/* What a request is about: all engines of the name that its one record has. How many there were. */
+static uint64_t each_named(const struct request *r, void (*act)(struct session *))
+{
+    struct wire_record record;
+    size_t used;
+    if (r->header.records != 1 ||
+        wire_record_decode(r->body, r->length, &record, &used) != STATUS_OK)
+        return 0;
+    return engines_named(r->server, record.channel, record.channel_length, act);
+}
+
+static void answer_named(const struct request *r, uint64_t count)
+{
+    request_answer(r, count > 0 ? STATUS_OK : STATUS_UNKNOWN_NAME, 0, count, 0);
+}
+
+void detach_handle(const struct request *r)
+{
+    if (r->header.records > 0 || r->session == NULL) {
+        answer_named(r, each_named(r, detach));
+        return;
+    }
+    detach(r->session);
     request_answer(r, STATUS_OK, 0, 0, 0);
 }
 
 void reset_handle(const struct request *r)
 {
-    struct session *s = subject(r);
-    if (s == NULL)
-        return;
-    if (s->engine == NULL) {
-        request_answer(r, STATUS_UNKNOWN_NAME, 0, 0, 0);
+    if (r->header.records > 0 || r->session == NULL || r->session->engine == NULL) {
+        answer_named(r, each_named(r, engine_reset));
         return;
     }
-    engine_reset(s);
+    engine_reset(r->session);
     request_answer(r, STATUS_OK, 0, 0, 0);
 }

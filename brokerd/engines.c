@@ -40,15 +40,19 @@ void engine_detach(struct session *s)
     s->engine_hash = 0;
 }
 
-struct session *engine_find(struct server *server, const void *name, size_t length)
+unsigned engines_named(struct server *server, const void *name, size_t length,
+                       void (*callback)(struct session *s))
 {
-    struct engine *e;
-    TAILQ_FOREACH(e, &server->engines.list, entry)
-    {
-        if (strlen(e->session->name) == length && memcmp(e->session->name, name, length) == 0)
-            return e->session;
+    unsigned count = 0;
+    struct engine *next;
+    for (struct engine *e = TAILQ_FIRST(&server->engines.list); e != NULL; e = next) {
+        next = TAILQ_NEXT(e, entry);
+        if (strlen(e->session->name) != length || memcmp(e->session->name, name, length) != 0)
+            continue;
+        callback(e->session);
+        count++;
     }
-    return NULL;
+    return count;
 }
 
 static void tell(struct engine *e, uint8_t type, const struct subscription_key *key)

@@ -7,6 +7,9 @@
  * NO_INTEREST when the last one left, and the messages it subscribed to itself, but never its own.
  * delivery.md, rules 17 and 18.
  *
+ * Names need not be unique: several of one name are one engine in several processes. None of them
+ * hears what another published, and an operation that names them is done to each.
+ *
  * Interest outlives a cut link by 5 s: the key is then held by one of the *lingering* subscribers,
  * one for each second, whose subscriptions have no context.
  *
@@ -51,8 +54,10 @@ void engine_detach(struct session *s);
 /* Tells it all interest that there is (again). */
 void engine_reset(struct session *s);
 
-/* The engine of that name, or NULL. */
-struct session *engine_find(struct server *server, const void *name, size_t length);
+/* Calls back for every engine of that name, and says how many there were. The engine may be
+ * detached in the callback, no other. */
+unsigned engines_named(struct server *server, const void *name, size_t length,
+                       void (*callback)(struct session *s));
 
 static inline bool engine_has_output(const struct engine *e)
 {

@@ -31,6 +31,8 @@ int cmd_engine(const struct ctl_options *options)
                           name);
     else if (result == CTL_DONE && reply.header.status != STATUS_OK)
         result = ctl_link_refused(&link, "engine", &reply);
+    else if (result == CTL_DONE && options->verbose)
+        printf("%llu\n", (unsigned long long)reply.header.value);
     ctl_link_close(&link);
     return result;
 }

@@ -21,7 +21,8 @@ static const struct command {
     {"sessions", cmd_sessions, "", "the processes that are attached"},
     {"channels", cmd_channels, "[PATTERN]", "channels and patterns with subscribers"},
     {"engines", cmd_engines, "", "the engines that are attached"},
-    {"engine", cmd_engine, "detach|reset NAME", "end an engine, or tell it all interest again"},
+    {"engine", cmd_engine, "detach|reset NAME",
+     "end the engines of that name, or tell them all interest again"},
     {"bench", cmd_bench, "", "put load on the broker; see the options"},
 };
 
@@ -70,7 +71,8 @@ static void help(void)
          "  --lines             publish: each line of standard input is a message\n"
          "  --binary            publish: the message is binary\n"
          "  -v, --verbose       publish: print how many sessions it reached;\n"
-         "                      subscribe: say when the subscription stands\n"
+         "                      subscribe: say when the subscription stands;\n"
+         "                      engine: print how many there were of that name\n"
          "  --publishers N, --subscribers N   bench: processes of each kind (1 and 1)\n"
          "  --size BYTES        bench: of a message (64)\n"
          "  --rate N            bench: messages a second of all publishers (as many as go)\n"

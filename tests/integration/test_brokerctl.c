@@ -389,6 +389,19 @@ Test(brokerctl, engines_are_listed_told_again_and_detached)
     expect_output("[]\n");
     run("brokerctl engine detach bus");
     expect_failure(1, "no engine is called bus", NULL);
+    struct peer twins[2];
+    for (uint64_t i = 0; i < 2; i++) {
+        twins[i] = peer_open(&b);
+        struct attaching attach = {
+            .session = 2 + i, .generation = 1, .flags = WIRE_ENGINE, .name = "bus"};
+        cr_assert_eq(peer_attach(&twins[i], &attach, NULL).reply.status, STATUS_OK);
+    }
+    run("brokerctl engine -v reset bus && brokerctl -v engine detach bus");
+    expect_output("2\n2\n");
+    run("brokerctl engines --json");
+    expect_output("[]\n");
+    for (int i = 0; i < 2; i++)
+        peer_close(&twins[i]);
     run("brokerctl engine stop bus");
     expect_failure(2, "detach NAME or reset NAME", NULL);
     peer_close(&p);

@@ -117,6 +117,39 @@ Test(engines, rule_18_does_not_hear_its_own_messages_live_or_from_the_ring)
     cr_assert_eq(seen, 1);
 }
 
+Test(engines, of_one_name_are_one_engine_in_two_processes)
+{
+    struct peer member = peer_open(&b), first = peer_open(&b), second = peer_open(&b),
+                other = peer_open(&b), ctl = peer_open(&b);
+    peer_join(&member, 1, "x");
+    engine_join(&first, 8, "bus", "*");
+    engine_join(&second, 9, "bus", "*");
+    engine_join(&other, 10, "other", "*");
+    expect(&first, 8, WIRE_INTEREST, "x");
+    expect(&second, 9, WIRE_INTEREST, "x");
+    expect(&other, 10, WIRE_INTEREST, "x");
+    cr_assert_eq(peer_publish(&first, 8, 7, 1, "x", "theirs").reply.records, 2,
+                 "the member and the engine of another name (rule 18)");
+    expect(&other, 10, WIRE_MESSAGE, "x");
+
+    struct body named = {0};
+    body_name(&named, WIRE_SUBSCRIBE, "bus", false);
+    struct answer a = peer_ask(&ctl, WIRE_RESET, 0, 0, 0, &named);
+    cr_assert_eq(a.reply.status, STATUS_OK);
+    cr_assert_eq(a.reply.value, 2);
+    expect(&first, 8, WIRE_INTEREST, "x");
+    expect(&second, 9, WIRE_INTEREST, "x");
+    a = peer_ask(&ctl, WIRE_DETACH, 0, 0, 0, &named);
+    cr_assert_eq(a.reply.status, STATUS_OK);
+    cr_assert_eq(a.reply.value, 2);
+    cr_assert_eq(peer_ask(&first, WIRE_FETCH, 0, 8, 0, NULL).reply.status, STATUS_NOT_ATTACHED);
+    cr_assert_eq(peer_ask(&second, WIRE_FETCH, 0, 9, 0, NULL).reply.status, STATUS_NOT_ATTACHED);
+    cr_assert_eq(peer_ask(&ctl, WIRE_DETACH, 0, 0, 0, &named).reply.status, STATUS_UNKNOWN_NAME);
+    body_reset(&named);
+    submit_name(&member, 1, WIRE_SUBSCRIBE, "y");
+    expect(&other, 10, WIRE_INTEREST, "y");
+}
+
 Test(engines, rule_17_interest_lingers_5_s_after_a_cut)
 {
     struct peer member = peer_open(&b), engine = peer_open(&b);
