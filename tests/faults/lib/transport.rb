@@ -11,8 +11,9 @@ module Faults
       @name = name
       @port = Support::Ports.free
       @host = host
-      @listen = name == "ipc" ? [] : ["tcp://#{host}:#{@port}"]
+      @listen = name == "ipc" ? [] : ["#{scheme}://#{host}:#{@port}"]
       @options = name == "ipc" ? [] : ["--secret-file", secret_file]
+      @options += certify if name == "tls"
     end
 
     # A new route's place for processes, and the argument for the proxy.
@@ -23,16 +24,28 @@ module Faults
         ["ipc://#{path}", "unix:#{path}=unix:#{File.join(@folder, 'broker.sock')}"]
       else
         port = Support::Ports.free
-        ["tcp://127.0.0.1:#{port}", "tcp:127.0.0.1:#{port}=tcp:#{@host}:#{@port}"]
+        ["#{scheme}://127.0.0.1:#{port}", "tcp:127.0.0.1:#{port}=tcp:#{@host}:#{@port}"]
       end
     end
 
     # For processes and brokerctl.
     def env
-      @name == "ipc" ? {} : { "BROKERD_SECRET_FILE" => secret_file }
+      { "BROKERD_SECRET_FILE" => @name == "ipc" ? nil : secret_file, "BROKERD_CA_FILE" => @authority&.file }.compact
     end
 
     private
+
+    def scheme
+      @name == "tls" ? "tls+tcp" : "tcp"
+    end
+
+    # A certificate for the name by which processes know the broker: the proxy's.
+    def certify
+      require "support/certificates"
+      @authority = Support::Authority.new(@folder, "faults")
+      cert, key = @authority.issue("broker", "IP:127.0.0.1")
+      ["--tls-cert", cert, "--tls-key", key]
+    end
 
     def secret_file
       @secret_file ||= File.join(@folder, "secret").tap { |path| File.write(path, "#{SecureRandom.hex(32)}\n", perm: 0o600) }
