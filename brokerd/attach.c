@@ -27,13 +27,20 @@ static struct session *open_session(const struct request *r, const struct wire_a
         return s;
     if ((s == NULL || s->connection != r->connection) &&
         r->connection->session_count == SESSIONS_PER_CONNECTION_MAX) {
-        request_answer(r, STATUS_FULL, 0, 0, 0);
+        static struct log_limit limit;
+        log_limited(&limit, 1, LOG_LEVEL_WARN, "a session of %s is refused: its connection has %d",
+                    r->connection->peer, SESSIONS_PER_CONNECTION_MAX);
+        request_answer(r, STATUS_FULL, 0, 0, r->header.records); /* none of the list is at fault */
         return NULL;
     }
     if (s == NULL) {
-        s = session_new(r->server, r->header.session, r->connection);
+        struct connection *c = r->connection;
+        bool may = peers_take(r->server, c->account, PEER_SESSIONS, 1, c->peer);
+        s = may ? session_new(r->server, r->header.session, c) : NULL;
         if (s == NULL) {
-            request_answer(r, STATUS_NO_MEMORY, 0, 0, 0);
+            if (may)
+                peers_give(c->account, PEER_SESSIONS, 1);
+            request_answer(r, may ? STATUS_NO_MEMORY : STATUS_FULL, 0, 0, r->header.records);
             return NULL;
         }
     } else {
@@ -127,6 +134,8 @@ void attach_handle(const struct request *r)
                                                                           : STATUS_MALFORMED;
     if (status == STATUS_OK)
         status = subscribe_records(s, r->body + used, r->length - used, r->header.records, &done);
+    else
+        done = r->header.records;
     if (status == STATUS_OK) {
         if ((r->header.flags & WIRE_MORE) != 0)
             answer_granted(r, &proof, 0, 0);

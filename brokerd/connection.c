@@ -97,6 +97,8 @@ void connection_reap(struct server *server)
         buffer_release(&c->in);
         buffer_release(&c->out);
         tls_filter_free(c->tls);
+        peers_give(c->account, PEER_BYTES, c->accounted);
+        peers_leave(server, c->account);
         free(c);
     }
 }
@@ -172,10 +174,23 @@ static void wait_until_writable(struct connection *c)
         c->is_blocked = true;
 }
 
+/* What its buffers hold at the end of a read or a write. */
+static void account(struct connection *c)
+{
+    uint64_t now = buffer_length(&c->in) + buffer_length(&c->out);
+    if (c->state == CONNECTION_CLOSED || now == c->accounted)
+        return;
+    if (peers_change(c->server, c->account, c->accounted, now, c->peer))
+        c->accounted = now;
+    else
+        connection_close(c, CLOSE_HOLDS, NULL);
+}
+
 /* All is written. */
 static void drained(struct connection *c)
 {
     c->batch_rest = 0;
+    account(c);
     if (c->out.capacity > KEEP_MAX)
         buffer_release(&c->out);
     if (c->is_blocked) {
@@ -220,7 +235,9 @@ void connection_write(struct connection *c, struct iovec *iov, int count, size_t
         }
         c->batch_rest = buffer_length(&c->out);
     }
-    wait_until_writable(c);
+    account(c);
+    if (c->state != CONNECTION_CLOSED)
+        wait_until_writable(c);
 }
 
 void connection_flush(struct connection *c)
@@ -344,6 +361,7 @@ static void read_once(struct connection *c)
         c->server->counters.bytes_in += (uint64_t)got;
         if (buffer_length(&c->in) == 0)
             buffer_release(&c->in);
+        account(c);
     } else if (got == 0) {
         connection_close(c, CLOSE_PEER, NULL);
     } else if (errno != EAGAIN && errno != EINTR) {
@@ -405,13 +423,22 @@ static void tune(const struct connection *c)
         setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
-/* NULL: out of memory. */
+/* NULL: the peer has as many as it may (errno EUSERS), or out of memory. */
 static struct connection *connection_new(struct server *server, const struct listener *listener,
                                          int fd)
 {
     struct connection *c = calloc(1, sizeof(*c));
     if (c == NULL)
         return NULL;
+    c->server = server;
+    c->fd = fd;
+    c->transport = listener->url->transport;
+    describe_peer(c, listener);
+    c->account = peers_enter(server, fd, c->peer);
+    if (c->account == NULL) {
+        free(c);
+        return NULL;
+    }
     c->readable = event_new(server->base, fd, EV_READ | EV_PERSIST, on_readable, c);
     c->writable = event_new(server->base, fd, EV_WRITE | EV_PERSIST, on_writable, c);
     if (listener->url->tls)
@@ -424,7 +451,9 @@ static struct connection *connection_new(struct server *server, const struct lis
     if (c->writable != NULL)
         event_free(c->writable);
     tls_filter_free(c->tls);
+    peers_leave(server, c->account);
     free(c);
+    errno = ENOMEM;
     return NULL;
 }
 
@@ -432,13 +461,10 @@ void connection_accept(struct server *server, const struct listener *listener, i
 {
     struct connection *c = connection_new(server, listener, fd);
     if (c == NULL) {
+        server->counters.accept_failures += errno != EUSERS;
         close(fd);
-        server->counters.accept_failures++;
         return;
     }
-    c->server = server;
-    c->fd = fd;
-    c->transport = listener->url->transport;
     c->opened = c->heard = server->now;
     TAILQ_INIT(&c->sessions);
     buffer_init(&c->in, server->request_max + SP_PREFIX_MAX + READ_SIZE);
@@ -446,7 +472,6 @@ void connection_accept(struct server *server, const struct listener *listener, i
     TAILQ_INSERT_TAIL(&server->connections, c, entry);
     server->connection_count++;
     server->counters.connections_opened++;
-    describe_peer(c, listener);
     tune(c);
     uint8_t *hello = buffer_reserve(&c->out, SP_HELLO_SIZE);
     if (hello == NULL) {

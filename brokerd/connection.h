@@ -37,6 +37,7 @@ struct listener;
     X(CLOSE_CHANNEL, "channel name longer than 4096 bytes", true)                                  \
     X(CLOSE_UNREAD, "more than 1 MiB of replies were not read", true)                              \
     X(CLOSE_OUTSTANDING, "more than 64 requests are outstanding", true)                            \
+    X(CLOSE_HOLDS, "its peer holds as many bytes as it may (--peer-bytes)", true)                  \
     X(CLOSE_SILENT, "silent for 15 s", true)                                                       \
     X(CLOSE_STUCK, "it did not read its last replies within 5 s", true)                            \
     X(CLOSE_ENGINE, "the engine does not fetch what it is told", true)                             \
@@ -66,6 +67,8 @@ struct connection {
     struct event *readable, *writable;
     int fd;
     struct tls_filter *tls; /* NULL: plain */
+    struct peer_account *account;
+    uint64_t accounted; /* bytes of its buffers, as the account has them */
     enum sp_transport transport;
     enum connection_state state;
     enum close_reason last_reason; /* of CONNECTION_LAST */

@@ -21,6 +21,10 @@ enum { /* long options without a letter */
        OPTION_TLS_KEY,
        OPTION_TLS_CLIENT_CA,
        OPTION_INSECURE,
+       OPTION_PEER_CONNECTIONS, /* these four as in enum peer_limit */
+       OPTION_PEER_SESSIONS,
+       OPTION_PEER_SUBSCRIPTIONS,
+       OPTION_PEER_BYTES,
        OPTION_LOG_LEVEL,
        OPTION_ADMIN,
        OPTION_READY_FD,
@@ -39,6 +43,10 @@ static const struct option options[] = {
     {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
     {"tls-client-ca", required_argument, NULL, OPTION_TLS_CLIENT_CA},
     {"insecure", no_argument, NULL, OPTION_INSECURE},
+    {"peer-connections", required_argument, NULL, OPTION_PEER_CONNECTIONS},
+    {"peer-sessions", required_argument, NULL, OPTION_PEER_SESSIONS},
+    {"peer-subscriptions", required_argument, NULL, OPTION_PEER_SUBSCRIPTIONS},
+    {"peer-bytes", required_argument, NULL, OPTION_PEER_BYTES},
     {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
     {"admin", required_argument, NULL, OPTION_ADMIN},
     {"ready-fd", required_argument, NULL, OPTION_READY_FD},
@@ -70,6 +78,12 @@ static const char help[] =
     "tls+tcp\n"
     "      --insecure         allow to listen beyond the loopback addresses without a secret or "
     "TLS\n"
+    "      --peer-connections N    what one address, or one user on ipc, may have: connections\n"
+    "                         (default 4096),\n"
+    "      --peer-sessions N       sessions (4096),\n"
+    "      --peer-subscriptions N  subscriptions (16M), and\n"
+    "      --peer-bytes N          bytes of names, of requests half read, of replies not read "
+    "(1G)\n"
     "      --log-level LEVEL  error, warn, info (default) or debug\n"
     "      --ready-fd N       write one byte to descriptor N once all sockets listen\n"
     "      --background       return once all sockets listen; the broker goes on by itself\n"
@@ -153,6 +167,17 @@ static bool take_max_message(struct options *o, const char *text)
     return true;
 }
 
+static bool take_peer_limit(struct options *o, enum peer_limit limit, const char *text)
+{
+    uint64_t most;
+    if (!parse_size(text, &most) || most == 0 || most > (uint64_t)1 << 40)
+        return wrong("a limit of a peer (--peer-...) is %s: it must be a number from 1 to 1024G, "
+                     "for example 4096 or 1G",
+                     text);
+    o->peer_max[limit] = most;
+    return true;
+}
+
 static bool take(struct options *o, int option, const char *text)
 {
     long number;
@@ -186,6 +211,11 @@ static bool take(struct options *o, int option, const char *text)
     case OPTION_INSECURE:
         o->insecure = true;
         return true;
+    case OPTION_PEER_CONNECTIONS:
+    case OPTION_PEER_SESSIONS:
+    case OPTION_PEER_SUBSCRIPTIONS:
+    case OPTION_PEER_BYTES:
+        return take_peer_limit(o, (enum peer_limit)(option - OPTION_PEER_CONNECTIONS), text);
     case OPTION_LOG_LEVEL:
         if ((level = log_level_parse(text)) < 0)
             return wrong("--log-level %s: it must be error, warn, info or debug", text);
@@ -272,6 +302,10 @@ enum options_result options_parse(struct options *o, int argc, char **argv)
     *o = (struct options){.journal_size = 64 << 20,
                           .max_message = 8 << 20,
                           .log_level = LOG_LEVEL_INFO,
+                          .peer_max = {[PEER_CONNECTIONS] = 4096,
+                                       [PEER_SESSIONS] = 4096,
+                                       [PEER_SUBSCRIPTIONS] = 16 << 20,
+                                       [PEER_BYTES] = 1 << 30},
                           .ready_fd = -1};
     int option;
     opterr = 0;

@@ -6,6 +6,7 @@
  */
 #include "listen.h"
 #include "log.h"
+#include "peers.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,6 +24,7 @@ struct options {
     const char *tls_cert, *tls_key; /* NULL: no tls+tcp; the key is in the certificate's file */
     const char *tls_client_ca;      /* NULL: clients need no certificate */
     bool insecure;
+    uint64_t peer_max[PEER_LIMITS];
     enum log_level log_level;
     struct listen_url admin;
     bool admin_given;

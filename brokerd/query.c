@@ -44,6 +44,7 @@ void query_each_number(const struct server *server, query_number_fn number, void
     number("uptime_seconds", "since the start", false,
            (uint64_t)(server->now - server->started) / 1000, context);
     number("connections", "open connections", false, server->connection_count, context);
+    number("peers", "addresses and users that they come from", false, server->peers.count, context);
     number("sessions", "attached sessions", false, server->sessions.count, context);
     number("engines", "attached engines", false, server->engines.count, context);
     number("channels", "exact channels that somebody wants", false, table.channels, context);

@@ -19,6 +19,22 @@ uint8_t *request_answer_block(const struct request *r, unsigned status, unsigned
     return out + WIRE_REPLY_SIZE;
 }
 
+/* A limit that does not end the connection; at most once a second for each. */
+static void log_refusal(const struct request *r, unsigned status)
+{
+    static struct log_limit too_large, version;
+    if (status == STATUS_TOO_LARGE)
+        log_limited(&too_large, 1, LOG_LEVEL_WARN,
+                    "a message of %s is refused: larger than --max-message or a quarter of the "
+                    "journal",
+                    r->connection->peer);
+    else if (status == STATUS_VERSION)
+        log_limited(&version, 1, LOG_LEVEL_WARN,
+                    "a request of %s is refused: it is of protocol version %u, this broker speaks "
+                    "%d",
+                    r->connection->peer, r->header.version, WIRE_VERSION);
+}
+
 void request_answer(const struct request *r, unsigned status, unsigned flags, uint64_t value,
                     uint32_t records)
 {
@@ -35,6 +51,7 @@ void request_answer(const struct request *r, unsigned status, unsigned flags, ui
         counters->out_of_order++;
     else if (status != STATUS_OK)
         counters->refused++;
+    log_refusal(r, status);
 }
 
 /* A credit: parked until there is something to deliver. */

@@ -59,6 +59,10 @@ enum {
     X(gap_messages, "message ids in them")                                                         \
     X(connections_opened, "connections accepted")                                                  \
     X(connections_refused, "connections that ended for breaking a rule or a limit")                \
+    X(peer_connections_refused, "connections past --peer-connections")                             \
+    X(peer_sessions_refused, "ATTACHes past --peer-sessions")                                      \
+    X(peer_subscriptions_refused, "subscriptions past --peer-subscriptions")                       \
+    X(peer_bytes_refused, "connections and subscriptions past --peer-bytes")                       \
     X(accept_failures, "times that accept failed for want of descriptors or memory")               \
     X(attached, "ATTACHes that were granted")                                                      \
     X(bytes_in, "bytes read")                                                                      \
@@ -89,6 +93,7 @@ struct server {
     size_t listener_count;
     struct connection_list connections, dirty_connections, doomed;
     size_t connection_count, connection_max;
+    struct peer_table peers;
     struct session_list dirty_sessions, catching_up;
     uint8_t *read_buffer;     /* READ_SIZE, lent to one read at a time */
     struct iovec *iov;        /* IOV_COUNT, lent to one write at a time */

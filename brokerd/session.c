@@ -103,6 +103,7 @@ void session_free(struct session *s, bool lingers)
     unsubscribe_all(s, lingers);
     if (s->engine != NULL)
         engine_detach(s);
+    peers_give(s->connection->account, PEER_SESSIONS, 1);
     leave_connection(s);
     if (s->is_dirty)
         TAILQ_REMOVE(&server->dirty_sessions, s, dirty_entry);
@@ -120,6 +121,10 @@ void session_free(struct session *s, bool lingers)
 
 void session_move(struct session *s, struct connection *connection)
 {
+    struct peer_account *from = s->connection->account, *to = connection->account;
+    peers_move(from, to, PEER_SESSIONS, 1);
+    peers_move(from, to, PEER_SUBSCRIPTIONS, s->subscriber.count);
+    peers_move(from, to, PEER_BYTES, s->name_bytes);
     leave_connection(s);
     s->connection = connection;
     TAILQ_INSERT_TAIL(&connection->sessions, s, of_connection);

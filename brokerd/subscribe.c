@@ -2,17 +2,38 @@
 #include "requests.h"
 #include "server.h"
 
+/* One subscription more of that name's length. */
+static bool hold(struct session *s, size_t length)
+{
+    struct connection *c = s->connection;
+    if (!peers_take(s->server, c->account, PEER_SUBSCRIPTIONS, 1, c->peer))
+        return false;
+    if (peers_take(s->server, c->account, PEER_BYTES, length, c->peer))
+        return true;
+    peers_give(c->account, PEER_SUBSCRIPTIONS, 1);
+    return false;
+}
+
 static enum status subscribe(struct session *s, const struct wire_record *record)
 {
     struct subscription *subscription;
     bool created;
-    if (s->name_bytes + record->channel_length > NAMES_MAX)
+    if (s->name_bytes + record->channel_length > NAMES_MAX) {
+        static struct log_limit limit;
+        log_limited(&limit, 1, LOG_LEVEL_WARN,
+                    "a subscription of %s is refused: its session's names take 64 MiB",
+                    s->connection->peer);
         return STATUS_FULL;
+    }
     enum status status = subscriptions_subscribe(
         s->server->subscriptions, record->channel, record->channel_length,
         (record->flags & WIRE_PATTERN) != 0, &s->subscriber, s, &subscription, &created);
     if (status != STATUS_OK || !created)
         return status;
+    if (!hold(s, record->channel_length)) {
+        subscriptions_remove(s->server->subscriptions, subscription);
+        return STATUS_FULL;
+    }
     s->name_bytes += record->channel_length;
     if (s->engine_hash == 0)
         engines_note_interest(s->server, subscription->key);
@@ -22,6 +43,8 @@ static enum status subscribe(struct session *s, const struct wire_record *record
 static void remove_one(struct session *s, struct subscription *subscription, bool lingers)
 {
     s->name_bytes -= subscription->key->length;
+    peers_give(s->connection->account, PEER_SUBSCRIPTIONS, 1);
+    peers_give(s->connection->account, PEER_BYTES, subscription->key->length);
     if (s->engine_hash == 0)
         engines_note_leaving(s->server, subscription->key, lingers);
     subscriptions_remove(s->server->subscriptions, subscription);

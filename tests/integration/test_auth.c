@@ -96,15 +96,36 @@ Test(auth, right_secret_passes_and_the_broker_proves_itself)
     cr_assert_eq(peer_attach(&p, &attach, &list).reply.status, STATUS_OK);
 }
 
-Test(auth, wrong_secret_is_denied_and_ends_the_connection)
+/* One line each, which names the peer; who is in does not notice. */
+static void expect_denied_lines(struct peer *witness, int count)
+{
+    char line[64];
+    snprintf(line, sizeof(line), "connection of ipc peer pid %d uid ", getpid());
+    broker_log_has(&b, "authentication failed");
+    cr_assert_eq(broker_log_count(&b, "ended: authentication failed", line), count);
+    cr_assert_eq(broker_log_count(&b, " warn ", ""), count);
+    cr_assert_eq(peer_ask(witness, WIRE_QUERY, WIRE_PING, 0, 0, NULL).reply.status, STATUS_OK);
+}
+
+static struct peer witness_open(void)
 {
     struct peer p = peer_open(&b);
+    uint8_t nonce[32], proof[WIRE_PROOF_SIZE];
+    struct auth_exchange exchange;
+    prepare_proof(&p, "open sesame", false, nonce, proof, &exchange);
+    cr_assert_eq(attach_with(&p, 0, proof).reply.status, STATUS_OK);
+    return p;
+}
+
+Test(auth, wrong_secret_is_denied_and_ends_the_connection)
+{
+    struct peer witness = witness_open(), p = peer_open(&b);
     uint8_t nonce[32], proof[WIRE_PROOF_SIZE];
     struct auth_exchange exchange;
     prepare_proof(&p, "open barley", false, nonce, proof, &exchange);
     cr_assert_eq(attach_with(&p, 0, proof).reply.status, STATUS_DENIED);
     expect_closed(p.fd);
-    broker_log_has(&b, "authentication failed");
+    expect_denied_lines(&witness, 1);
 }
 
 Test(auth, proof_for_another_role_is_denied)
@@ -127,6 +148,9 @@ Test(auth, replayed_proof_on_another_connection_is_denied)
     cr_assert_eq(attach_with(&thief, 0, proof).reply.status, STATUS_DENIED);
     struct peer blunt = peer_open(&b); /* without asking for a nonce */
     cr_assert_eq(attach_with(&blunt, 0, proof).reply.status, STATUS_DENIED);
+    expect_closed(thief.fd);
+    expect_closed(blunt.fd);
+    expect_denied_lines(&p, 2);
 }
 
 Test(auth, nonce_is_good_for_5_s)

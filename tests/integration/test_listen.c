@@ -99,6 +99,34 @@ Test(listen, socket_is_0660_whatever_the_umask)
     broker_end(&b);
 }
 
+/* Bound with its mode, not given it afterwards: who looks all the time never sees another. */
+Test(listen, socket_is_0660_from_its_first_moment)
+{
+    mode_t mask = umask(0);
+    for (int round = 0; round < 10; round++) {
+        int pair[2];
+        broker_prepare(&b, (const char *[]){"--no-journal", NULL});
+        cr_assert(pipe2(pair, O_CLOEXEC) == 0);
+        pid_t watcher = fork();
+        if (watcher == 0) {
+            struct stat file;
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            while (lstat(b.path, &file) != 0)
+                ;
+            _exit(write(pair[1], &file.st_mode, sizeof(file.st_mode)) > 0 ? 0 : 1);
+        }
+        broker_run(&b);
+        mode_t mode = 0;
+        cr_assert(read(pair[0], &mode, sizeof(mode)) == sizeof(mode));
+        cr_assert_eq(mode & 0777, 0660, "mode %o at first", mode & 0777);
+        waitpid(watcher, NULL, 0);
+        close(pair[0]);
+        close(pair[1]);
+        broker_end(&b);
+    }
+    umask(mask);
+}
+
 Test(listen, sigterm_drains_sends_what_is_queued_and_removes_the_socket_rule_19)
 {
     broker_start(&b, NULL);
