@@ -5,7 +5,6 @@ module Faults
   # whose queue is so short that bursts lose packets and wait; netem adds loss and delay where the kernel has it.
   # Taking the pair down is a partition: packets are lost, and nobody is told. Needs root.
   class Network
-    HOST, PEER = "10.213.77.1", "10.213.77.2"
     SHAPE = "tbf rate 60mbit burst 16kb limit 48kb"
     LOSSY = "netem loss 1% delay 3ms 2ms"
 
@@ -14,16 +13,17 @@ module Faults
       @device = "fa#{Process.pid}"
       ip("netns add #{@name}")
       ip("link add #{@device} type veth peer name inner netns #{@name}")
-      ip("addr add #{PEER}/30 dev #{@device}")
+      ip("addr add #{subnet}.2/30 dev #{@device}")
       ip("link set #{@device} up")
-      inside("ip addr add #{HOST}/30 dev inner")
+      inside("ip addr add #{host}/30 dev inner")
       inside("ip link set inner up")
       inside("ip link set lo up")
       shape
     end
 
+    # Where processes find the broker.
     def host
-      HOST
+      "#{subnet}.1"
     end
 
     def prefix
@@ -52,6 +52,11 @@ module Faults
     end
 
     private
+
+    # So that two runs may go on side by side.
+    def subnet
+      "10.213.#{Process.pid % 256}"
+    end
 
     def shape
       kind = system("tc qdisc add dev #{@device} root #{LOSSY}", err: File::NULL) ? LOSSY : SHAPE

@@ -133,8 +133,7 @@ module Faults
     end
 
     def env(route)
-      { "BROKERD_URL" => @routes[route].first, "BROKERD_MAX_PENDING" => (256 << 20).to_s, "BROKERD_SHUTDOWN_TIMEOUT" => "120",
-        **@transport.env }
+      { "BROKERD_URL" => @routes[route].first, "BROKERD_SHUTDOWN_TIMEOUT" => "120", **@transport.env }
     end
 
     def start_servers

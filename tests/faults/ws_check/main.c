@@ -9,8 +9,11 @@
  * On standard output: `open` when all are connected, `ready` when each has seen a mark, then once a
  * second `progress READY LEAST MOST FAULTS DELIVERIES`, and `result {JSON}`. Exit status 0,
  * whatever the result; 2 when the clients could not be opened.
+ *
+ * ws_check self-test: are faults counted as what they are? Exit status 1 if not.
  */
 #include "ledger.h"
+#include "self_test.h"
 #include "socket.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -183,6 +186,8 @@ static bool turn(struct check *check, int epoll)
 
 int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "self-test") == 0)
+        return self_test() ? 0 : 1;
     static struct check check;
     unsigned each = argc > 2 ? (unsigned)atoi(argv[1]) : 0;
     check.groups = (unsigned)(argc > 2 ? argc - 2 : 0);
