@@ -47,6 +47,9 @@ module Hostile
     target.counts.values_at(:evicted_slow, :evicted_stalled).sum
   end
 
+  HEAP = 2 * 1024 # KiB: what Ruby's own tables may grow by
+  private_constant :HEAP
+
   # Connections that are dropped at random points of the handshake and of a frame.
   def drops(count: 100_000, seed: Random.new_seed % 1_000_000)
     Target.open do |target|
@@ -58,6 +61,8 @@ module Hostile
       promise "sockets: #{after[:sockets]} after #{before[:sockets]}", after[:sockets] <= before[:sockets]
       promise "descriptors: #{after[:descriptors]} after #{before[:descriptors]}", after[:descriptors] <= before[:descriptors]
       promise "memory: #{after[:rss_kib]} KiB after #{before[:rss_kib]}", after[:rss_kib] - before[:rss_kib] < 16 * 1024
+      heap = [before, after].map { |counts| counts[:heap_kib] }
+      promise "heap: #{heap[1]} KiB after #{heap[0]}", heap.include?(nil) || heap[1] - heap[0] < HEAP
       outcome.merge(seed: seed, before: before, after: after)
     end
   end
@@ -71,7 +76,7 @@ module Hostile
       least = now if now[:descriptors] < least[:descriptors]
       IO.select(nil, nil, nil, 0.05)
     end
-    least.merge(target.counts.slice(:rss_kib)).slice(:clients, :objects, :descriptors, :sockets, :rss_kib)
+    least.merge(target.counts.slice(:rss_kib, :heap_kib)).slice(:clients, :objects, :descriptors, :sockets, :rss_kib, :heap_kib)
   end
 
   # Connections of each kind, and the counter that must count them all.
