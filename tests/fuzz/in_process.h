@@ -45,8 +45,12 @@ static inline void in_process_jump(int64_t ms)
     in_process_offset_ms += ms;
 }
 
-static inline void in_process_start(const struct options *options)
+/* Limits of a peer that are 0 are set out of reach: all peers here are one user. */
+static inline void in_process_start(struct options *options)
 {
+    for (int i = 0; i < PEER_LIMITS; i++)
+        if (options->peer_max[i] == 0)
+            options->peer_max[i] = UINT32_MAX;
     log_set_level(LOG_LEVEL_ERROR);
     if (!server_open(&in_process, options))
         abort();

@@ -338,19 +338,6 @@ static unsigned engines(void)
     return count;
 }
 
-static struct m_session *engine_called(const uint8_t *name, size_t length)
-{
-    struct m_session *found = NULL;
-    for (unsigned i = 0; i < M_SESSIONS; i++) {
-        struct m_session *s = &model.sessions[i];
-        if (s->used && s->is_engine && strlen(s->name) == length &&
-            memcmp(s->name, name, length) == 0 &&
-            (found == NULL || s->engine_serial < found->engine_serial))
-            found = s;
-    }
-    return found;
-}
-
 static struct m_session *new_session(uint64_t id, int peer)
 {
     for (unsigned i = 0; i < M_SESSIONS; i++) {
@@ -461,6 +448,8 @@ static void attach(const struct asked *a)
     }
     if (status == STATUS_OK)
         status = do_names(s, a->body + used, a->length - used, a->header.records, &done);
+    else
+        done = a->header.records; /* no record is to blame */
     if (status != STATUS_OK) {
         expect_done(a, status, done);
         if (s->attaching)
@@ -474,26 +463,41 @@ static void attach(const struct asked *a)
     }
 }
 
-/* The session that a DETACH or RESET is about. NULL: answered. */
-static struct m_session *subject(const struct asked *a)
+static bool is_named(const struct m_session *s, const struct wire_record *r)
+{
+    return s->used && s->is_engine && strlen(s->name) == r->channel_length &&
+           memcmp(s->name, r->channel, r->channel_length) == 0;
+}
+
+/* The engines that a DETACH or RESET names, the oldest first. How many. */
+static unsigned engines_called(const struct asked *a, struct m_session *named[M_SESSIONS])
 {
     struct wire_record r;
     size_t used;
-    if (a->header.records == 0 && a->session != NULL)
-        return a->session;
-    struct m_session *s = NULL;
-    if (a->header.records == 1 && wire_record_decode(a->body, a->length, &r, &used) == STATUS_OK)
-        s = engine_called(r.channel, r.channel_length);
-    if (s == NULL)
-        expect_bare(a, STATUS_UNKNOWN_NAME);
-    return s;
+    unsigned count = 0;
+    if (a->header.records != 1 || wire_record_decode(a->body, a->length, &r, &used) != STATUS_OK)
+        return 0;
+    for (unsigned i = 0; i < M_SESSIONS; i++) {
+        struct m_session *s = &model.sessions[i];
+        if (!is_named(s, &r))
+            continue;
+        unsigned at = count++;
+        for (; at > 0 && named[at - 1]->engine_serial > s->engine_serial; at--)
+            named[at] = named[at - 1];
+        named[at] = s;
+    }
+    return count;
 }
 
-static void detach(const struct asked *a)
+static void expect_named(const struct asked *a, unsigned count)
 {
-    struct m_session *s = subject(a);
-    if (s == NULL)
-        return;
+    expect(a, (struct m_expected){.status = count > 0 ? STATUS_OK : STATUS_UNKNOWN_NAME,
+                                  .has_value = true,
+                                  .value = count});
+}
+
+static void detach_session(struct m_session *s)
+{
     for (unsigned i = 0; i < s->credit_count; i++) {
         struct asked credit = {.peer = s->peer,
                                .header.operation = WIRE_FETCH,
@@ -504,14 +508,29 @@ static void detach(const struct asked *a)
     }
     model_drop_credits(s);
     model_session_end(s);
-    expect_bare(a, STATUS_OK);
+}
+
+static void detach(const struct asked *a)
+{
+    struct m_session *named[M_SESSIONS];
+    if (a->header.records == 0 && a->session != NULL) {
+        detach_session(a->session);
+        expect_bare(a, STATUS_OK);
+        return;
+    }
+    unsigned count = engines_called(a, named);
+    for (unsigned i = 0; i < count; i++)
+        detach_session(named[i]);
+    expect_named(a, count);
 }
 
 static void reset(const struct asked *a)
 {
-    struct m_session *s = subject(a);
-    if (s != NULL)
-        expect_bare(a, s->is_engine ? STATUS_OK : STATUS_UNKNOWN_NAME);
+    struct m_session *named[M_SESSIONS];
+    if (a->header.records == 0 && a->session != NULL && a->session->is_engine)
+        expect_bare(a, STATUS_OK);
+    else
+        expect_named(a, engines_called(a, named));
 }
 
 static unsigned parked(int peer)
