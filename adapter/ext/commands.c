@@ -189,8 +189,11 @@ static bool has_room(struct io_thread *io, const void *name, size_t length)
 {
     if (hub_has_room(io, length))
         return true;
-    io_log(io, LOG_LEVEL_WARN, "subscription to %.*s refused: the names take too much memory",
-           (int)(length < 200 ? length : 200), (const char *)name);
+    static uint64_t logged;
+    IO_COUNT(io, subscriptions_refused, 1);
+    io_log_seldom(io, &logged, LOG_LEVEL_WARN,
+                  "subscription to %.*s refused: the names take too much memory",
+                  (int)(length < 200 ? length : 200), (const char *)name);
     return false;
 }
 
@@ -248,7 +251,11 @@ static bool reserve(struct io_thread *io, uint64_t bytes)
     uint64_t held = __atomic_load_n(&io->unanswered_bytes, __ATOMIC_RELAXED);
     do {
         if (bytes == 0 || held + bytes > io->config.publish_buffer) {
+            static uint64_t logged;
             IO_COUNT(io, publishes_refused, 1);
+            io_log_seldom(io, &logged, LOG_LEVEL_WARN,
+                          "a publish is refused: %llu bytes wait for the broker's answer already",
+                          (unsigned long long)held);
             return false;
         }
     } while (!__atomic_compare_exchange_n(&io->unanswered_bytes, &held, held + bytes, true,

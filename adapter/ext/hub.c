@@ -304,6 +304,7 @@ void hub_refuse(struct hub *hub, const struct wire_record *record, unsigned stat
 {
     struct subscription_key *key = subscriptions_key(
         hub->table, record->channel, record->channel_length, record->flags & WIRE_PATTERN);
+    IO_COUNT(hub->io, subscriptions_refused, 1);
     log_refusal(hub, record->channel, record->channel_length, status_text(status));
     if (key)
         key->serial = HUB_REFUSED;

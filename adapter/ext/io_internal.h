@@ -99,4 +99,9 @@ void io_log_peer(struct io_thread *io, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void io_log_peers_tick(struct io_thread *io);
 
+/* The same, but at most once a second for each *logged (zeroed at the start): for what input could
+ * repeat without end, and a counter tells how often. Any thread. */
+void io_log_seldom(struct io_thread *io, uint64_t *logged, enum log_level level, const char *format,
+                   ...) __attribute__((format(printf, 4, 5)));
+
 #endif

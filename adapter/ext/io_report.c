@@ -75,6 +75,18 @@ void io_log(struct io_thread *io, enum log_level level, const char *format, ...)
     va_end(arguments);
 }
 
+void io_log_seldom(struct io_thread *io, uint64_t *logged, enum log_level level, const char *format,
+                   ...)
+{
+    uint64_t now = io_clock_ms() / 1000 + 1; /* never the 0 of the start */
+    va_list arguments;
+    if (__atomic_exchange_n(logged, now, __ATOMIC_RELAXED) == now)
+        return;
+    va_start(arguments, format);
+    log_line(io, level, format, arguments);
+    va_end(arguments);
+}
+
 void io_log_peer(struct io_thread *io, const char *format, ...)
 {
     va_list arguments;

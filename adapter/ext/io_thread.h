@@ -80,6 +80,7 @@ struct io_stats { /* a snapshot, counters since start; any thread */
     uint64_t clients, messages_in, deliveries, frames_out, bytes_out, flushes;
     uint64_t evicted_slow, evicted_stalled, ping_timeouts, protocol_errors;
     uint64_t publishes, publishes_refused, publishes_unsure, unanswered, unanswered_bytes;
+    uint64_t subscriptions_refused;
     uint64_t gaps, gap_messages, blocks_dropped, link_connects, channels, patterns;
     bool connected;
 };

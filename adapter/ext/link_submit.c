@@ -19,8 +19,10 @@ void link_give_back(struct link *link, struct unanswered_removed removed)
 
 static void refuse_publish(struct link *link, size_t size, const char *reason)
 {
+    static uint64_t logged;
     IO_COUNT(link->io, publishes_refused, 1);
-    io_log(link->io, LOG_LEVEL_ERROR, "a publish of %zu bytes was dropped: %s", size, reason);
+    io_log_seldom(link->io, &logged, LOG_LEVEL_ERROR, "a publish of %zu bytes was dropped: %s",
+                  size, reason);
     link_give_back(link, (struct unanswered_removed){.count = 1, .bytes = size});
 }
 
@@ -205,8 +207,9 @@ static const char *publish_refused(struct link *link, const struct wire_reply *r
         reply->status == STATUS_MALFORMED) {
         if (submit->records == 1) {
             IO_COUNT(link->io, publishes_refused, 1);
-            io_log(link->io, LOG_LEVEL_ERROR, "the broker refused a publish: %s",
-                   status_text(reply->status));
+            static uint64_t logged;
+            io_log_seldom(link->io, &logged, LOG_LEVEL_ERROR, "the broker refused a publish: %s",
+                          status_text(reply->status));
             link->refused = submit->last;
         } else {
             link->one_by_one = submit->last;

@@ -223,6 +223,7 @@ static VALUE runtime_stop(VALUE module, VALUE seconds)
     X(publishes)                                                                                   \
     X(publishes_refused)                                                                           \
     X(publishes_unsure)                                                                            \
+    X(subscriptions_refused)                                                                       \
     X(unanswered)                                                                                  \
     X(unanswered_bytes)                                                                            \
     X(gaps)                                                                                        \

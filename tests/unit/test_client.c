@@ -1,4 +1,5 @@
 #include "io_harness.h"
+#include "io_internal.h"
 #include <criterion/criterion.h>
 #include <time.h>
 
@@ -706,4 +707,22 @@ Test(client, publishing_is_refused_when_the_buffer_is_full)
     cr_assert_eq(stats().publishes_refused, 1);
     cr_assert_not(io_wait_published(io, 20));
     free(data);
+}
+
+Test(client, subscribing_past_64_mib_of_names_is_refused_counted_and_logged_once)
+{
+    char name[4096];
+    uint64_t full = 64 << 20;
+    memset(name, 'x', sizeof(name));
+    __atomic_store_n(&io->names_bytes, full, __ATOMIC_RELAXED);
+    struct mailbox *m = mailbox_new(io_callbacks(io), 0);
+    struct block *block = block_new(m, 0);
+    size_t before = mailbox_length(io_notices(io));
+    for (int i = 0; i < 100; i++)
+        cr_assert_not(commands_subscribe_block(io, block, name, sizeof(name), false));
+    cr_assert_eq(stats().subscriptions_refused, 100);
+    cr_assert_leq(mailbox_length(io_notices(io)) - before, 2, "at most one line a second");
+    __atomic_store_n(&io->names_bytes, 0, __ATOMIC_RELAXED);
+    block_unref(block);
+    mailbox_unref(m);
 }

@@ -669,6 +669,7 @@ Test(link, a_subscription_that_the_broker_refuses_is_left_out_of_the_next_list)
     cr_assert_eq(a.header.records, 2);
     for (uint32_t n = 0; n < 2; n++)
         cr_assert_neq(asked_record(&a, n).channel[0], refused[0]);
+    cr_assert_eq(f.io.stats.subscriptions_refused, 1);
     broker_attach_ok(&a, 0, 0);
     for (int i = 0; i < LINK_CREDITS; i++)
         broker_next(WIRE_FETCH);
