@@ -17,7 +17,7 @@ Gem::Specification.new do |spec|
   # The manifest: what an application needs, and the sources that are compiled when it is installed.
   spec.files = Dir.chdir(__dir__) do
     Dir["adapter/lib/**/*.rb", "adapter/sig/**/*.rbs", "adapter/ext/*.{c,h,rb}", "protocol/*.{c,h}",
-        "brokerd/*.{c,h,rb}", "brokerd/ctl/*.{c,h}", "exe/*", "docs/*.md", "README.md", "CHANGELOG.md", "LICENSE"].sort
+        "brokerd/*.{c,h,rb}", "brokerd/ctl/*.{c,h}", "exe/*", "docs/*.md", "README.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"].sort
   end
   spec.require_paths = ["adapter/lib"]
   spec.extensions = ["adapter/ext/extconf.rb", "brokerd/extconf.rb"]

@@ -214,6 +214,10 @@ static bool start_listening(struct server *server)
         if (l->event == NULL || event_add(l->event, NULL) != 0)
             return false;
         log_info("listening on %s", l->name);
+        if (l->url->tls && server->secret == NULL && server->options->tls_client_ca == NULL &&
+            !listen_is_loopback(l->url))
+            log_warn("%s lets in everybody who reaches it: give --secret-file or --tls-client-ca",
+                     l->name);
     }
     return true;
 }

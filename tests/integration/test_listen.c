@@ -1,4 +1,5 @@
 /* Sockets, signals, options and the admin port of the daemon. */
+#include "../certificates.h"
 #include "harness.h"
 
 static struct broker b;
@@ -227,6 +228,18 @@ Test(listen, tcp_and_ipc_share_one_broker)
     peer_join(&tcp, 9, "x");
     cr_assert_eq(peer_publish(&ipc, 0, 7, 1, "x", "y").reply.records, 1);
     cr_assert_eq(peer_ask(&tcp, WIRE_FETCH, 0, 9, 0, NULL).reply.records, 1);
+    broker_end(&b);
+}
+
+Test(listen, tls_for_everybody_beyond_loopback_is_warned_of)
+{
+    static char url[64], path[100];
+    broker_prepare(&b, (const char *[]){"--no-journal", "--listen", url, "--tls-cert", path, NULL});
+    snprintf(path, sizeof(path), "%s/cert.pem", b.dir);
+    snprintf(url, sizeof(url), "tls+tcp://0.0.0.0:%d", port_free());
+    identity_write(path, "DNS:localhost", 30 * 86400, NULL);
+    broker_run(&b);
+    broker_log_has(&b, "lets in everybody who reaches it: give --secret-file or --tls-client-ca");
     broker_end(&b);
 }
 
