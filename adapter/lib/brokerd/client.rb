@@ -21,11 +21,11 @@ module Brokerd
     # @!method write(data, event: nil, id: nil, retry: nil)
     #   Sends one message. WebSocket: valid UTF-8 as text, anything else as binary; EventSource: one event, whose
     #   data arrives with its line breaks and cannot forge anything else. The String may be changed afterwards.
+    #   `retry:` (EventSource only, an Integer) is how many milliseconds the browser waits before it connects again.
     #   @param data [String]
     #   @param event [#to_s, nil] EventSource only: the event's type
     #   @param id [#to_s, nil] EventSource only: what the browser sends as Last-Event-ID when it connects again,
     #     `env["HTTP_LAST_EVENT_ID"]`
-    #   @param retry [Integer, nil] EventSource only: milliseconds that the browser waits before it connects again
     #   @return [Boolean] false when the client is closed
     #   @raise [TypeError] when data is no String or retry no Integer
     #   @raise [ArgumentError] when event or id has a line break, a NUL or invalid UTF-8, retry is negative, or
