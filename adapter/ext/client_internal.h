@@ -39,7 +39,7 @@ enum client_state {
 enum {
     CLIENT_CLOSE_MS = 5000,
     CLIENT_FRAME_COST = 32,
-    CLIENT_UNSENT = 256 * 1024 /* bytes that the kernel may hold for a peer and not have sent */
+    CLIENT_UNSENT = 64 * 1024 /* bytes that the kernel may hold for a peer and not have sent */
 };
 
 /* Input that was read and cannot be handed on yet. */

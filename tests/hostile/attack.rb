@@ -86,8 +86,8 @@ class Attack
 
   # One byte of each, a few times a second.
   def trickle(text)
+    @sockets.each { |socket| send_some(socket, text[@at.to_i]) if text[@at.to_i] }
     @at = @at.to_i + 1
-    @sockets.each { |socket| send_some(socket, text[@at]) if text[@at] }
     IO.select(nil, nil, nil, 0.2)
   end
 

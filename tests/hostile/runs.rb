@@ -116,7 +116,7 @@ module Hostile
     after = target.counts
     promise "#{kind}: memory grew by #{growth} KiB", growth < 64 * 1024
     promise "#{kind}: client objects are left: #{after[:objects]}", after[:objects] <= before[:objects] + ON_STACKS
-    counted = %i[messages_in protocol_errors ping_timeouts].to_h { |name| [name, after[name] - before[name]] }
+    counted = %i[protocol_errors ping_timeouts evicted_slow].to_h { |name| [name, after[name] - before[name]] }
     outcome.except(:kind).merge(growth_kib: growth, p99_us_beside: beside[:latency_us][:p99], server_cpus: beside[:server_cpus], **counted)
   end
 end
