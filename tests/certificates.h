@@ -58,6 +58,12 @@ static inline struct authority authority_make(const char *name)
     return a;
 }
 
+static inline void authority_free(struct authority *a)
+{
+    X509_free(a->certificate);
+    EVP_PKEY_free(a->key);
+}
+
 /* key NULL: the certificate alone. */
 static inline void pem_write(const char *path, X509 *certificate, EVP_PKEY *key)
 {

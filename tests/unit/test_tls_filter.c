@@ -29,8 +29,7 @@ static void open_all(void)
 
 static void close_all(void)
 {
-    X509_free(ca.certificate);
-    EVP_PKEY_free(ca.key);
+    authority_free(&ca);
     char command[96];
     snprintf(command, sizeof(command), "rm -rf %s", dir);
     cr_assert_eq(system(command), 0);
@@ -341,6 +340,7 @@ Test(tls_filter, a_certificate_of_an_unknown_authority_is_refused)
 {
     struct authority other = authority_make("somebody else");
     identity_write(in_dir("foreign.pem"), "DNS:broker.test", 3600, &other);
+    authority_free(&other);
     server_settings.cert_file = path;
     refused("broker.test", "its certificate is refused: unable to get local issuer certificate",
             "it refused:");
@@ -351,6 +351,8 @@ Test(tls_filter, a_self_signed_certificate_is_refused)
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *own = certificate_make(key, "broker.test", "DNS:broker.test", 3600, NULL);
     pem_write(in_dir("own.pem"), own, key);
+    X509_free(own);
+    EVP_PKEY_free(key);
     server_settings.cert_file = path;
     refused("broker.test", "its certificate is refused: self-signed certificate", "it refused:");
 }
@@ -378,6 +380,7 @@ Test(tls_filter, a_server_with_an_authority_wants_a_certificate_of_it)
         struct authority foreign = authority_make("somebody else");
         strcpy(other, in_dir("foreign.pem"));
         identity_write(other, "DNS:client", 3600, &foreign);
+        authority_free(&foreign);
         client_settings.cert_file = other;
     }
 }
@@ -581,6 +584,7 @@ Test(tls_filter, a_key_behind_a_passphrase_is_refused_without_asking)
     FILE *file = fopen(in_dir("locked.pem"), "we");
     PEM_write_PrivateKey(file, key, EVP_aes_128_cbc(), (const unsigned char *)"word", 4, NULL,
                          NULL);
+    EVP_PKEY_free(key);
     fclose(file);
     file_refused(cert_path, path, NULL, "the private key");
 }
