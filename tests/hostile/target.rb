@@ -52,7 +52,7 @@ module Hostile
     # @return [Support::Child]
     def attack(kind, count, seconds, seed = 1)
       log = File.join(@folder, "#{kind}-#{@attacks.size}.log")
-      child = Support::Child.new({}, [RbConfig.ruby, File.join(__dir__, "attack.rb"), kind, @server.port, count, seconds, seed].map(&:to_s), log: log)
+      child = Support::Child.new({ "RUBYOPT" => nil }, [RbConfig.ruby, "--disable-gems", File.join(__dir__, "attack.rb"), kind, @server.port, count, seconds, seed].map(&:to_s), log: log)
       @attacks << child
       Support::Deadline.wait_for("#{kind} to stand", 120) { child.output.include?("ready") || (child.alive? ? nil : raise(child.output)) }
       child
