@@ -494,9 +494,7 @@ TestSuite(brokerctl_tls, .init = start_with_tls, .fini = end, .timeout = 60);
 
 static void run_tls(const char *options)
 {
-    char command[400];
-    snprintf(command, sizeof(command), "brokerctl --url %s %s", tls_url, options);
-    run(command);
+    run("brokerctl --url %s %s", tls_url, options);
 }
 
 Test(brokerctl_tls, publishes_with_the_right_files)
