@@ -296,14 +296,6 @@ static void unmake_bucket(struct pattern_index *index, struct pattern_bucket *bu
 static enum status file(struct pattern_index *index, struct pattern_bucket *bucket,
                         struct pattern *pattern, bool allow_weak);
 
-/* Should the bucket be split now that the pattern of index->pieces has joined it? */
-static bool is_too_long(const struct pattern_index *index, const struct pattern_bucket *bucket)
-{
-    struct choice ignored;
-
-    return bucket->count > LIST_MAX && choose(index, bucket, &ignored);
-}
-
 /* Files all members again, one level down. Those that cannot be, for want of a piece or of memory,
  * stay where they are. */
 static void split(struct pattern_index *index, struct pattern_bucket *bucket)
@@ -323,33 +315,58 @@ static void split(struct pattern_index *index, struct pattern_bucket *bucket)
     }
 }
 
+/* Splits a list that would get too long, when the pattern of index->pieces has a piece left. */
+static bool split_for(struct pattern_index *index, struct pattern_bucket *bucket,
+                      const struct pattern *pattern)
+{
+    struct choice ignored;
+
+    if (bucket->split != NULL || bucket->count < LIST_MAX || !choose(index, bucket, &ignored))
+        return false;
+    split(index, bucket);
+    pieces_parse(&index->pieces, pattern->text, pattern->key.length);
+    return bucket->split != NULL;
+}
+
+/* As the second under a piece: the bucket that both join. */
+static enum status file_beside(struct pattern_index *index, struct pattern_bucket *bucket,
+                               struct pattern *pattern, const struct choice *choice)
+{
+    struct pattern_bucket *made = make_bucket(index, bucket, choice);
+
+    if (made == NULL)
+        return STATUS_NO_MEMORY;
+    if (append(index, made, pattern))
+        return STATUS_OK;
+    unmake_bucket(index, made);
+    return STATUS_NO_MEMORY;
+}
+
 /* Files the pattern, whose pieces are in index->pieces, in or below the bucket. */
 static enum status file(struct pattern_index *index, struct pattern_bucket *bucket,
                         struct pattern *pattern, bool allow_weak)
 {
     struct choice choice;
 
-    while (bucket->split != NULL && choose(index, bucket, &choice)) {
-        if (choice.ref == 0)
-            return file_alone(index, bucket, pattern, &choice) ? STATUS_OK : STATUS_NO_MEMORY;
-        if (ref_is_pattern(choice.ref)) {
-            struct pattern_bucket *made = make_bucket(index, bucket, &choice);
-            if (made == NULL)
+    do {
+        while (bucket->split != NULL && choose(index, bucket, &choice)) {
+            if (choice.ref == 0) {
+                if (file_alone(index, bucket, pattern, &choice))
+                    return STATUS_OK;
+                if (bucket->split->children == 0)
+                    free_split(index, bucket);
                 return STATUS_NO_MEMORY;
-            if (append(index, made, pattern))
-                return STATUS_OK;
-            unmake_bucket(index, made);
-            return STATUS_NO_MEMORY;
+            }
+            if (ref_is_pattern(choice.ref))
+                return file_beside(index, bucket, pattern, &choice);
+            bucket = ref_bucket(choice.ref);
         }
-        bucket = ref_bucket(choice.ref);
-    }
+    } while (split_for(index, bucket, pattern));
     if (bucket->count >= LIST_WEAK && !allow_weak)
         return STATUS_WEAK_PATTERN;
     if (!append(index, bucket, pattern))
         return STATUS_NO_MEMORY;
     pattern->weak |= bucket->count > LIST_WEAK;
-    if (bucket->split == NULL && is_too_long(index, bucket))
-        split(index, bucket);
     return STATUS_OK;
 }
 

@@ -183,6 +183,7 @@ static enum status subscribe(struct hub *hub, const void *name, size_t length, b
 
 static void log_refusal(struct hub *hub, const void *name, size_t length, const char *reason)
 {
+    IO_COUNT(hub->io, subscriptions_refused, 1);
     io_log(hub->io, LOG_LEVEL_WARN, "subscription to %.*s refused: %s",
            (int)(length < 200 ? length : 200), (const char *)name, reason);
 }
@@ -304,7 +305,6 @@ void hub_refuse(struct hub *hub, const struct wire_record *record, unsigned stat
 {
     struct subscription_key *key = subscriptions_key(
         hub->table, record->channel, record->channel_length, record->flags & WIRE_PATTERN);
-    IO_COUNT(hub->io, subscriptions_refused, 1);
     log_refusal(hub, record->channel, record->channel_length, status_text(status));
     if (key)
         key->serial = HUB_REFUSED;

@@ -75,6 +75,21 @@ RSpec.describe "Pub/Sub" do
     expect(Array.new(5) { client.receive }).to eq(["class", "class", "one byte", "one byte", "end"])
   end
 
+  it "P-3 patterns that say nothing certain are refused past 64 of a process, which is logged and counted" do
+    program = ruby(<<~'RUBY')
+      patterns = (1..65).map { |n| "?" * n }
+      got = Queue.new
+      patterns.each { |pattern| Brokerd.subscribe(pattern, true) { |channel, _| got << channel.size } }
+      sleep 0.01 until Brokerd.stats[:subscriptions_refused] == 1
+      p Brokerd.stats[:patterns]
+      Brokerd.publish("x" * 65, "refused", false)
+      Brokerd.publish("x" * 64, "taken", false)
+      p got.pop, got.empty?
+    RUBY
+    expect(program.output.lines(chomp: true)).to eq(%w[64 64 true]), program.errors
+    expect(program.output + program.errors).to include("too many patterns without a literal part")
+  end
+
   it "P-5 Symbols are the same as Strings" do
     client = console
     run(client, "client.subscribe(:symbol)")

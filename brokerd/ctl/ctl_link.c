@@ -204,6 +204,8 @@ int ctl_link_refused(const struct ctl_link *link, const char *what, const struct
         hint = ": try again";
     else if (status == STATUS_TOO_LARGE)
         hint = ": brokerd --max-message and --journal-size set the limit";
+    else if (status == STATUS_WEAK_PATTERN)
+        hint = ": 64 a session, 4096 in all; begin or end them with what is certain";
     return ctl_fail("%s refused by the broker at %s: %s%s", what, link->options->url,
                     status_text(status), hint);
 }

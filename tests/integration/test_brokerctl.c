@@ -376,6 +376,14 @@ Test(brokerctl, ping_stats_sessions_and_channels_show_the_broker)
     peer_close(&p);
 }
 
+Test(brokerctl, subscribe_says_that_weak_patterns_are_too_many)
+{
+    run("set -f; brokerctl subscribe $(for i in $(seq 1 65); do printf '[!-~]%%s' \"$(printf "
+        "'?%%.0s' "
+        "$(seq 1 $i)) \"; done)");
+    expect_failure(1, "too many patterns without a literal part", "64", NULL);
+}
+
 Test(brokerctl, engines_are_listed_told_again_and_detached)
 {
     struct peer p = peer_open(&b);

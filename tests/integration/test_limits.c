@@ -204,3 +204,43 @@ Test(limits, emfile_does_not_spin_and_recovers)
     cr_assert_eq(peer_ask(&p, WIRE_QUERY, WIRE_PING, 0, 0, NULL).reply.status, STATUS_OK);
     broker_end(&small);
 }
+
+#define MARKS "????????????????????????????????????????????????????????????????????????????????"
+
+/* 64 weak patterns of one session, all different from those of the others. */
+static struct answer attach_weak(struct peer *p, uint64_t session, int count)
+{
+    struct body list = {0};
+    char pattern[120];
+    for (int i = 0; i < count; i++) {
+        snprintf(pattern, sizeof(pattern), "*%.*s*", (int)session + 10,
+                 MARKS); /* longer than what the witness hears */
+        snprintf(pattern + strlen(pattern), 16, "%.*s*[%c-~]", i / 32, "???", '!' + i % 32);
+        body_name(&list, WIRE_SUBSCRIBE, pattern, true);
+    }
+    struct attaching attach = {.session = session, .generation = 1};
+    struct answer a = peer_attach(p, &attach, &list);
+    body_reset(&list);
+    return a;
+}
+
+Test(limits, weak_patterns_are_refused_past_64_of_a_session_and_4096_of_all)
+{
+    static struct peer peers[66];
+    peers[65] = peer_open(&b);
+    cr_assert_eq(attach_weak(&peers[65], 66, 65).reply.status, STATUS_WEAK_PATTERN,
+                 "one more than a session may have");
+    for (uint64_t i = 0; i < 64; i++) {
+        peers[i] = peer_open(&b);
+        cr_assert_eq(attach_weak(&peers[i], i + 1, 64).reply.status, STATUS_OK, "session %u",
+                     (unsigned)i);
+    }
+    peers[64] = peer_open(&b);
+    cr_assert_eq(attach_weak(&peers[64], 65, 1).reply.status, STATUS_WEAK_PATTERN,
+                 "one more than all may have");
+    struct body strong = {0};
+    body_name(&strong, WIRE_SUBSCRIBE, "strong:*", true);
+    cr_assert_eq(peer_ask(&peers[1], WIRE_SUBMIT, 0, 2, 0, &strong).reply.status, STATUS_OK,
+                 "others are taken");
+    body_reset(&strong);
+}

@@ -195,6 +195,30 @@ Test(pattern_index, a_window_that_occurs_often_in_a_channel_counts_once)
     subscriptions_free(table);
 }
 
+Test(pattern_index, weak_patterns_do_not_stand_in_the_way_of_others)
+{
+    struct subscriptions *table = subscriptions_new(seed);
+    struct subscriptions_stats stats;
+    char pattern[200] = "";
+
+    subscriber_init(&subscriber);
+    subscriptions_set_quota(table, 100, 100);
+    for (int i = 0; i < 100; i++) {
+        strcat(pattern, "?");
+        subscribe(table, pattern);
+    }
+    subscribe(table, "room:*"); /* the quota is used up */
+    subscribe(table, "*:x");
+    subscriptions_stats(table, &stats);
+    cr_assert_eq(stats.weak_patterns, 100);
+    cr_assert_eq(count(table, "room:x"), 3);
+    while (subscriber.first != NULL)
+        subscriptions_remove(table, subscriber.first);
+    subscriptions_stats(table, &stats);
+    cr_assert_eq(stats.weak_patterns, 0);
+    subscriptions_free(table);
+}
+
 Test(pattern_index, a_look_up_looks_at_few_of_many_patterns)
 {
     static const char *const forms[] = {"user:%d:*",       "*:%d",          "chat.%d.*.typing",
