@@ -1,10 +1,13 @@
 # frozen_string_literal: true
 
+require "weakref"
+
 module Brokerd
   module PubSub
     # @api private
     # Broker pub/sub for the client of any server: an object with `write` and `open?`. Its subscriptions end
-    # with the first `open?` that is false: at a delivery, when somebody asks, or within a second.
+    # with the first `open?` that is false: at a delivery, when somebody asks, or within a second; and, for a
+    # client that is dropped without a word, when it has been garbage-collected: nothing here keeps it alive.
     module ForeignClient
       # @return [Integer] the version of the pub/sub interface
       def pubsub?
@@ -39,18 +42,21 @@ module Brokerd
       SWEEP = 1 # seconds between two looks for clients that were closed
       private_constant :SWEEP
 
-      @clients = {}.compare_by_identity # client => { [name, pattern] => Subscription }
+      Entry = Struct.new(:client, :subscriptions) # a WeakRef; { [name, pattern] => Subscription }
+      private_constant :Entry
+
+      @clients = {} # object_id => Entry
       @lock = Mutex.new
 
       class << self
         def subscribe(client, to, is_pattern, as, block)
           is_pattern = is_pattern ? true : false
-          receiver = block || writer(client, as)
-          subscription = Subscription.open(to, is_pattern, guarded(client, receiver))
+          reference = WeakRef.new(client)
+          subscription = Subscription.open(to, is_pattern, receiver(reference, as, block))
           return unless subscription
 
           older = @lock.synchronize do
-            mine = (@clients[client] ||= {})
+            mine = (@clients[client.object_id] ||= Entry.new(reference, {})).subscriptions
             key = [subscription.name, is_pattern]
             before = mine[key]
             mine[key] = subscription
@@ -63,34 +69,58 @@ module Brokerd
 
         def unsubscribe(client, from, is_pattern)
           key = [from.to_s, is_pattern ? true : false]
-          @lock.synchronize { @clients[client]&.delete(key) }&.cancel || false
+          @lock.synchronize { @clients[client.object_id]&.subscriptions&.delete(key) }&.cancel || false
         end
 
         def close(client)
-          @lock.synchronize { @clients.delete(client) }&.each_value(&:cancel)
+          forget(client.object_id)
         end
 
         private
 
-        def guarded(client, receiver)
-          ->(channel, message) { receiver.call(channel, message) if client.open? }
+        def forget(id)
+          @lock.synchronize { @clients.delete(id) }&.subscriptions&.each_value(&:cancel)
         end
 
-        def writer(client, as)
+        # The client, or nil when it was garbage-collected.
+        def target(reference)
+          reference.__getobj__
+        rescue WeakRef::RefError
+          nil
+        end
+
+        # What a subscription calls. It must not hold the client itself.
+        def receiver(reference, as, block)
+          write = writer(as) unless block
+          lambda do |channel, message|
+            client = target(reference)
+            next unless client&.open?
+
+            block ? block.call(channel, message) : write.call(client, message)
+          end
+        end
+
+        def writer(as)
           case as
-          when nil then ->(_, message) { client.write(message) }
-          when :text then ->(_, message) { client.write(message.force_encoding(Encoding::UTF_8).scrub) }
-          when :binary then ->(_, message) { client.write(message.force_encoding(Encoding::BINARY)) }
+          when nil then ->(client, message) { client.write(message) }
+          when :text then ->(client, message) { client.write(message.force_encoding(Encoding::UTF_8).scrub) }
+          when :binary then ->(client, message) { client.write(message.force_encoding(Encoding::BINARY)) }
           else raise ArgumentError, "as: is :text, :binary or nil, not #{as.inspect}"
           end
+        end
+
+        # In a method of its own, so that no variable of the sweeper keeps a client while it sleeps.
+        def look_at(id, reference)
+          client = target(reference)
+          client&.open? || forget(id)
         end
 
         def sweep
           return if @sweeper&.alive?
 
           @sweeper = Thread.new do
-            until (clients = @lock.synchronize { @clients.keys }).empty?
-              clients.each { |client| client.open? || close(client) }
+            until (clients = @lock.synchronize { @clients.transform_values(&:client) }).empty?
+              clients.each { |id, reference| look_at(id, reference) }
               sleep SWEEP
             end
           end
