@@ -520,6 +520,48 @@ Test(client, back_pressure_a_client_that_does_not_read_is_not_read)
     harness_leave(&p);
 }
 
+/* Takes notices until so many lines came or are told to have been left out. */
+static unsigned count_fault_lines(unsigned wanted, unsigned *came)
+{
+    unsigned left_out = 0;
+    *came = 0;
+    for (uint64_t end = io_clock_ms() + WAIT_MS;
+         *came + left_out < wanted && io_clock_ms() < end;) {
+        struct callback *c;
+        struct mailbox *m = callback_pool_take(io_callbacks(io), &c);
+        if (m == NULL) {
+            usleep(1000);
+            continue;
+        }
+        mailbox_done(m);
+        if (c->kind == CALLBACK_LOG) {
+            char line[200] = {0};
+            size_t length = c->message->payload_length;
+            memcpy(line, message_payload(c->message), length < 199 ? length : 199);
+            *came += strncmp(line, "a WebSocket is closed with", 26) == 0;
+            if (strstr(line, "more lines about clients") != NULL)
+                left_out += (unsigned)atoi(line);
+        }
+        callback_free(c);
+    }
+    return *came + left_out;
+}
+
+Test(client, lines_that_peers_cause_are_limited_and_what_is_left_out_is_counted)
+{
+    enum { PEERS = 100 };
+    struct peer peers[PEERS];
+    unsigned came;
+    for (int i = 0; i < PEERS; i++) {
+        peers[i] = harness_websocket(io);
+        harness_send(peers[i].fd, "\x81\x01x", 3);
+    }
+    cr_assert_eq(count_fault_lines(PEERS, &came), PEERS);
+    cr_assert_leq(came, 50, "ticks may have come between");
+    for (int i = 0; i < PEERS; i++)
+        harness_leave(&peers[i]);
+}
+
 Test(client, S_66_a_silent_peer_is_pinged_and_closed_without_a_pong)
 {
     config.ping_seconds = 1;
