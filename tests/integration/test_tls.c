@@ -3,6 +3,7 @@
 #include "commands.h"
 #include "harness.h"
 #include "io_thread.h"
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
@@ -72,7 +73,10 @@ static int tcp_connect(int port)
     struct sockaddr_in to = {.sin_family = AF_INET,
                              .sin_port = htons((uint16_t)port),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 16384;
+    /* both buffers are soon full: the broker's grows with the size of segments */
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &(int){1000}, sizeof(int));
     cr_assert(connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0);
     return fd;
 }
@@ -240,6 +244,78 @@ Test(tls, a_peer_that_stops_reading_holds_nobody_up)
         struct wire_record record;
         while (answer_record(&a, &record))
             cr_assert_eq(get_u64le(record.payload), next++);
+    }
+    tls_peer_close(&p, pid);
+}
+
+/* What the filter still holds makes no socket readable. */
+Test(tls, a_request_in_the_same_record_as_the_end_of_a_long_one_is_seen)
+{
+    pid_t pid;
+    struct peer p = tls_peer(0, &pid);
+    size_t size = 3 << 19, at, body = 4 + WIRE_REQUEST_SIZE + wire_record_size(1, size);
+    uint8_t *bytes = calloc(1, body + 256), *payload = calloc(1, size);
+    const struct wire_request submit = {
+        .version = WIRE_VERSION, .operation = WIRE_SUBMIT, .records = 1};
+    const struct wire_request ping = {
+        .version = WIRE_VERSION, .operation = WIRE_QUERY, .flags = WIRE_PING};
+    at = sp_prefix_encode(bytes, SP_TCP, body);
+    put_u32be(bytes + at, 0x80000001);
+    wire_request_encode(bytes + at + 4, &submit);
+    wire_record_encode(bytes + at + 4 + WIRE_REQUEST_SIZE,
+                       &(struct wire_record){.type = WIRE_PUBLISH,
+                                             .origin = 7,
+                                             .sequence = 1,
+                                             .channel = (const uint8_t *)"x",
+                                             .channel_length = 1,
+                                             .payload = payload,
+                                             .payload_length = size});
+    at += body;
+    at += sp_prefix_encode(bytes + at, SP_TCP, 4 + WIRE_REQUEST_SIZE);
+    put_u32be(bytes + at, 0x80000002);
+    wire_request_encode(bytes + at + 4, &ping);
+    write_all(p.fd, bytes, at + 4 + WIRE_REQUEST_SIZE);
+    cr_assert_eq(peer_answer(&p, 0x80000001).reply.status, STATUS_OK);
+    cr_assert_eq(peer_answer(&p, 0x80000002).reply.status, STATUS_OK);
+    free(payload);
+    free(bytes);
+    tls_peer_close(&p, pid);
+}
+
+/* Encrypted bytes that found no room in the socket are sent once there is some, though nothing else
+ * is to be sent. */
+Test(tls, the_last_batch_comes_whole_however_much_fits_the_socket)
+{
+    static char payload[60000];
+    pid_t pid;
+    struct peer p = tls_peer(0, &pid);
+    peer_join(&p, 9, "x");
+    uint64_t sequence = 0, got = 0;
+    uint32_t parked = 0;
+    for (uint32_t n = 1; n <= 20; n++) {
+        for (; parked < n; parked++)
+            peer_request(&p, WIRE_FETCH, 0, 9, 0, NULL);
+        struct answer a = {0}; /* the credits are there; one that was old may be answered empty */
+        uint32_t ping = peer_request(&p, WIRE_QUERY, WIRE_PING, 0, 0, NULL);
+        while (a.id != ping) {
+            cr_assert(peer_next(&p, &a));
+            parked -= a.id != ping;
+        }
+        kill(pid, SIGSTOP);
+        for (uint32_t i = 0; i < n; i++) {
+            struct body body = {0};
+            body_publish(&body, 7, ++sequence, "x", payload, sizeof(payload));
+            cr_assert_eq(peer_ask(&witness, WIRE_SUBMIT, 0, 0, 0, &body).reply.status, STATUS_OK);
+            body_reset(&body);
+        }
+        kill(pid, SIGCONT);
+        while (got < sequence) {
+            struct wire_record record;
+            cr_assert(peer_next(&p, &a));
+            parked--;
+            while (answer_record(&a, &record))
+                got++;
+        }
     }
     tls_peer_close(&p, pid);
 }
