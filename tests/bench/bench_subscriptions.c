@@ -3,7 +3,7 @@
  * docs/patterns.md. Beside it a plain scan of the same patterns with the same matcher, and what
  * inserts, removals and memory cost.
  *
- *   bench_subscriptions [MOST]   keys at the most, 1000000 by default
+ *   bench_subscriptions [MOST [SHAPE]]   keys at the most, 1000000 by default; that shape alone
  *
  * Channels are random and each has a subscriber; every run draws them anew, so that with many keys
  * caches are cold. A figure is the median of five runs, in nanoseconds of processor
@@ -240,6 +240,8 @@ int main(int argc, char **argv)
            "remove", "bytes", "candidates");
     for (size_t i = 0; i < SHAPES; i++)
         for (size_t n = 0; n < SIZES && sizes[n] <= most; n++) {
+            if (argc > 2 && strcmp(shapes[i].label, argv[2]) != 0)
+                continue;
             struct result r = measure(&shapes[i], sizes[n]);
             printf("%-20s %8u %9.0f %12.0f %9.0f %9.0f %9.0f %11.1f\n", shapes[i].label, sizes[n],
                    r.lookup, r.scan, r.insert, r.remove, r.bytes, r.candidates);

@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "json"
+require "open3"
 require "tmpdir"
 require_relative "servers"
 
@@ -42,6 +43,8 @@ module Bench
     GC_GROWTH = "minor GC pause, × that without clients"
     GC_WHOLE_GROWTH = "minor GC with all sweeping, × without"
     CALL = "µs / publish call"
+    CPU_PUBLISH = "CPU µs / publish"
+    LOOK_UP = "ns / look-up"
     SERVERS = { "brokerd" => Brokerd, "iodine" => Iodine, "nchan" => Nchan, "Action Cable" => Cable }.freeze
     DEBIAN = { "redis" => "redis-server", "nats" => "nats-server" }.freeze
 
@@ -53,7 +56,7 @@ module Bench
     end
 
     def all
-      broker + fan_out("ws") + fan_out("sse") + ruby + growth
+      broker + patterns + fan_out("ws") + fan_out("sse") + ruby + growth
     end
 
     # @return [String, nil] why a contestant cannot be measured here
@@ -104,6 +107,34 @@ module Bench
         CPU_MILLION => result["broker_cpu_seconds_per_million"] * result["messages_per_second"] / [result["deliveries_per_second"], 1].max.to_f,
         PEAK => result["broker_peak_rss_kib"] / 1024.0,
         P50 => result["latency_us"]["p50"], P99 => result["latency_us"]["p99"] }
+    end
+
+    # ---- many patterns ----
+
+    # All of the broker beside all of Redis, for a publish in batches and one by one; and the table of subscriptions
+    # alone beside a plain scan of the same patterns with the same matcher.
+    def patterns
+      contestants = {
+        "brokerd" => -> { { CPU_PUBLISH => publish_cpu(100_000), LOOK_UP => look_up[0] } },
+        "10 patterns" => -> { { CPU_PUBLISH => publish_cpu(10) } },
+        "redis" => -> { { CPU_PUBLISH => program({}, RbConfig.ruby, "#{PEERS}/redis_patterns.rb", "100000", "200")["us_per_publish"] } },
+        "plain scan" => -> { { LOOK_UP => look_up[1] } }
+      }
+      [work("patterns", "a publish, 100,000 patterns that do not match; a look-up among 100,000, one matches", contestants,
+            [[CPU_PUBLISH, "10 patterns", :at_most, 1.5], [CPU_PUBLISH, "redis"], [LOOK_UP, "plain scan"]], true)]
+    end
+
+    def publish_cpu(count)
+      broker_figures("bench_broker", ["--other-patterns", count])[CPU_MESSAGE]
+    end
+
+    # @return [Array(Float, Float)] by the index, by a scan
+    def look_up
+      text, status = Open3.capture2(File.join(@bin, "bench_subscriptions"), "100000", "user:<n>:*")
+      line = text.lines.find { |candidate| candidate.split[1] == "100000" }
+      raise Spoiled, "bench_subscriptions failed" unless status.success? && line
+
+      line.split[2, 2].map(&:to_f)
     end
 
     # ---- broadcasts ----
