@@ -81,7 +81,7 @@ module Iodine
     PROCESS = Brokerd::PubSub::PROCESS
 
     # @api private
-    # iodine tells an engine nil or :redis where we say false or true.
+    # iodine's documentation tells an engine nil or :redis where we say false or true.
     class Told
       def initialize(engine)
         @engine = engine
