@@ -30,9 +30,9 @@ RSpec.describe "The built gem" do
       sources = Dir.glob(%w[adapter/ext/*.{c,h} protocol/*.{c,h} brokerd/*.{c,h} brokerd/ctl/*.{c,h} adapter/lib/**/*.rb], base: ROOT)
       expect(sources - contents).to eq([])
       expect(contents).to include("adapter/ext/extconf.rb", "brokerd/extconf.rb", "exe/brokerd", "exe/brokerctl",
-                                  "adapter/sig/brokerd.rbs", "LICENSE", "README.md", "CHANGELOG.md")
+                                  "adapter/sig/brokerd.rbs", "LICENSE", "README.md", "SECURITY.md", "CHANGELOG.md")
       others = contents.grep_v(%r{\A(?:adapter/(?:ext/[^/]+\.(?:c|h|rb)|lib/.+\.rb|sig/.+\.rbs)|protocol/[^/]+\.[ch]|
-                                      brokerd/(?:ctl/)?[^/]+\.(?:c|h|rb)|exe/\w+|docs/[^/]+\.md|README\.md|CHANGELOG\.md|LICENSE)\z}x)
+                                      brokerd/(?:ctl/)?[^/]+\.(?:c|h|rb)|exe/\w+|docs/[^/]+\.md|README\.md|SECURITY\.md|CHANGELOG\.md|LICENSE)\z}x)
       expect(others).to eq([])
       expect(contents.grep(/\.(?:o|so|log|gem)\z|spec|test/)).to eq([])
     end
