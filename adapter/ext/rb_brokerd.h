@@ -16,6 +16,7 @@
 #include "status.h"
 #include <ruby.h>
 #include <stdbool.h>
+#include <time.h>
 
 extern VALUE brokerd_module; /* Brokerd */
 extern VALUE brokerd_error;  /* Brokerd::Error */
@@ -156,5 +157,14 @@ struct subscribe_arguments {
 };
 void pubsub_subscribe_arguments(int argc, VALUE *argv, struct subscribe_arguments *arguments);
 void pubsub_unsubscribe_arguments(int argc, VALUE *argv, struct subscribe_arguments *arguments);
+
+/* Milliseconds of the monotonic clock, for waiting: how long a wait took in fact says only the
+ * clock, since threads that compete for the interpreter lengthen each. */
+static inline uint64_t rb_clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
 
 #endif

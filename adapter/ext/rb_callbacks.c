@@ -377,7 +377,8 @@ bool callbacks_stop(double timeout)
     struct crew *c = crew;
     c->stopping = true;
     callback_pool_wake(c->pool, c->running);
-    for (double waited = 0; c->running > 0 && waited < timeout; waited += 0.001)
+    uint64_t deadline = rb_clock_ms() + (timeout > 0 ? (uint64_t)(timeout * 1000) : 0);
+    while (c->running > 0 && rb_clock_ms() < deadline)
         rb_thread_wait_for((struct timeval){0, 1000});
     crew = NULL;
     if (c->running > 0)

@@ -149,7 +149,10 @@ static void *wait_slice(void *data)
 
 static VALUE wait_bounded(bool (*wait)(struct io_thread *, unsigned), VALUE seconds)
 {
-    double left = NUM2DBL(seconds);
+    /* by the clock: threads that compete for the interpreter make a slice take many times as long
+     */
+    double wanted = NUM2DBL(seconds) * 1000;
+    uint64_t deadline = rb_clock_ms() + (wanted > 0 ? (uint64_t)wanted : 0);
     do {
         struct waiting w = {runtime_running(), wait, true};
         if (!w.io)
@@ -157,8 +160,7 @@ static VALUE wait_bounded(bool (*wait)(struct io_thread *, unsigned), VALUE seco
         rb_thread_call_without_gvl(wait_slice, &w, NULL, NULL);
         if (w.reached)
             return Qtrue;
-        left -= WAIT_SLICE_MS / 1000.0;
-    } while (left > 0);
+    } while (rb_clock_ms() < deadline);
     return Qfalse;
 }
 
