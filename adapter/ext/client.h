@@ -91,6 +91,9 @@ void client_end(struct client *c, const char *reason);
 /* Once a second: ping, missing pong, stall, closing handshake out of time. */
 void client_tick(struct client *c);
 
+/* For so long this process did not run: what the client is given time for ends so much later. */
+void client_excuse(struct client *c, uint32_t ms);
+
 /* The client's place in the subscription table, and back. */
 struct subscriber *client_subscriber(struct client *c);
 struct client *client_of_subscriber(struct subscriber *s);

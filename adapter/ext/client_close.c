@@ -149,6 +149,19 @@ static void keep_alive_sse(struct client *c, unsigned timeout)
     frame_unref(comment);
 }
 
+static uint32_t later(const struct client *c, uint32_t since, uint32_t ms)
+{
+    uint32_t now = (uint32_t)c->io->now_ms;
+    return now - since < ms ? now : since + ms;
+}
+
+void client_excuse(struct client *c, uint32_t ms)
+{
+    c->received_at = later(c, c->received_at, ms);
+    c->progress_at = later(c, c->progress_at, ms);
+    c->deadline += ms;
+}
+
 void client_tick(struct client *c)
 {
     uint16_t close_later = __atomic_exchange_n(&c->close_later, 0, __ATOMIC_RELAXED);

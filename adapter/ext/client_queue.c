@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-enum { RING_FIRST = 4, IOVECS = 256 };
+enum { RING_FIRST = 4, IOVECS = 256, LAGGING_PART = 4, LAGGING_PROGRESS_MS = 1000 };
 
 static struct frame *frame_of(uintptr_t entry)
 {
@@ -72,12 +72,15 @@ void client_queue(struct client *c, struct frame *frame, bool counts)
 {
     if (c->state != CLIENT_OPEN)
         return; /* nothing goes out behind a Close frame */
-    if (client_backlog(c) > c->io->config.max_pending) {
+    size_t backlog = client_backlog(c), max = c->io->config.max_pending;
+    if (backlog > max / LAGGING_PART)
+        c->io->lagging = true;
+    if (backlog > max) {
         if (!c->blocked)
             client_flush(c);
         if (c->state != CLIENT_OPEN)
             return;
-        if (client_backlog(c) > c->io->config.max_pending) {
+        if (client_backlog(c) > max) {
             client_evict(c);
             return;
         }
@@ -88,6 +91,16 @@ void client_queue(struct client *c, struct frame *frame, bool counts)
     }
     if (!c->blocked)
         client_mark_dirty(c);
+}
+
+bool io_clients_lag(const struct io_thread *io)
+{
+    for (const struct client *c = io->clients; c != NULL; c = c->next) {
+        if (c->state == CLIENT_OPEN && client_backlog(c) > io->config.max_pending / LAGGING_PART &&
+            (uint32_t)io->now_ms - c->progress_at < LAGGING_PROGRESS_MS)
+            return true;
+    }
+    return false;
 }
 
 void client_set_pong(struct client *c, struct frame *frame)

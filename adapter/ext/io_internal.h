@@ -24,6 +24,7 @@ struct io_thread {
     uint32_t references;  /* atomic: the embedding's, and one of each client */
     bool stopping;        /* leave the loop after this turn */
     bool shutting_down;   /* commands_shutdown ran: who opens now is closed with 1001 */
+    bool lagging;         /* since it was last asked, a client's queue was found a quarter full */
     bool again;           /* something ended in io_flush: the next turn does not wait */
     uint8_t *read_buffer; /* one for the loop: clients own none while they are idle */
     size_t read_buffer_size;
@@ -40,6 +41,7 @@ struct io_thread {
     struct event *late;     /* in a millisecond: do callbacks wait for a thread too long? */
     bool late_is_set;
     uint64_t now_ms;     /* monotonic, read once per loop turn */
+    uint64_t ticked_ms;  /* the last tick's */
     unsigned peer_lines; /* these two: of io_log_peer since the last tick */
     unsigned peer_lines_dropped;
 
@@ -71,6 +73,10 @@ void io_answered(struct io_thread *io, uint64_t bytes);
 
 /* One client less; wakes io_wait_clients at 0. Any thread. */
 void io_client_gone(struct io_thread *io);
+
+/* Are there clients that read, but have not read yet what was queued for them: over a quarter of
+ * max_pending, and something of it was sent not long ago? Right after a flush; I/O thread. */
+bool io_clients_lag(const struct io_thread *io);
 
 /* Is the process still the one that started io? false in a forked child: leave io alone then. */
 bool io_is_ours(const struct io_thread *io);

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { READ_BUFFER_SIZE = 64 * 1024, FLUSH_AT_STOP_TURNS = 3 };
+enum { READ_BUFFER_SIZE = 64 * 1024, FLUSH_AT_STOP_TURNS = 3, TICK_MS = 1000, TICK_LATE_MS = 2000 };
 
 static atomic_uint generation;
 static pthread_mutex_t fork_guard = PTHREAD_MUTEX_INITIALIZER;
@@ -128,6 +128,8 @@ static void turn(struct io_thread *io, int flags)
     commands_run(io);
     link_flush(io->link);
     io_flush(io);
+    if (io->lagging)
+        link_pace(io->link);
     watch_callbacks(io);
     publish_stats(io);
 }
@@ -154,7 +156,7 @@ static void *run(void *argument)
 {
     struct io_thread *io = argument;
     pthread_setname_np(pthread_self(), "brokerd-io");
-    io->now_ms = io_clock_ms();
+    io->now_ms = io->ticked_ms = io_clock_ms();
     link_start(io->link);
     while (!io->stopping)
         turn(io, prepare_to_sleep(io) ? EVLOOP_NONBLOCK : 0);
@@ -178,8 +180,16 @@ static void on_tick(evutil_socket_t fd, short what, void *context)
     struct io_thread *io = context;
     struct client *next;
     io->now_ms = io_clock_ms();
+    /* The process was stopped, or got no processor: peers are not to blame for that time. */
+    uint64_t late = io->now_ms - io->ticked_ms - TICK_MS;
+    bool excused = io->now_ms >= io->ticked_ms + TICK_MS + TICK_LATE_MS;
+    io->ticked_ms = io->now_ms;
+    if (excused)
+        link_catch_up(io->link);
     for (struct client *c = io->clients; c != NULL; c = next) {
         next = client_next(c);
+        if (excused)
+            client_excuse(c, (uint32_t)late);
         client_tick(c);
     }
     io_log_peers_tick(io);

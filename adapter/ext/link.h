@@ -49,6 +49,14 @@ void link_publish(struct link *link, const void *channel, size_t channel_length,
 /* Sends what gathered during this turn: called once per loop turn, before io_flush. */
 void link_flush(struct link *link);
 
+/* At the end of a turn, behind io_flush, when clients were found lagging: a process that has much
+ * to catch up with takes it at its browsers' pace, as long as they go on reading, at least a batch
+ * in a second. Else all of them would be closed as too slow when a stopped process goes on. */
+void link_pace(struct link *link);
+
+/* The process did not run for a while: the link has an absence to catch up with. */
+void link_catch_up(struct link *link);
+
 bool link_is_attached(const struct link *link);
 
 /* Publishes that the broker has not answered. */

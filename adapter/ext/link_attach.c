@@ -175,6 +175,7 @@ static const char *attached(struct link *link, const struct wire_reply *reply,
     link->message_max = batch + 4096; /* the header, and a GAP before a large record */
     buffer_release(&link->list);
     link->state = LINK_ATTACHED;
+    link->catching_up = link->head > link->position;
     link->refill_due = true;
     link->last_failure[0] = 0;
     link->backoff_ms = LINK_BACKOFF_MIN_MS;

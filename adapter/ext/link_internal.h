@@ -22,9 +22,14 @@
 #include "wire.h"
 
 enum {
-    LINK_CREDITS = 4,    /* FETCH requests parked at the broker */
-    LINK_REFILL_MS = 20, /* or when half are used */
-    LINK_SUBMITS = 16,   /* outstanding at the most; what comes meanwhile gathers */
+    LINK_CREDITS = 4,       /* FETCH requests parked at the broker */
+    LINK_REFILL_MS = 20,    /* or when half are used */
+    LINK_PACED_CREDITS = 2, /* while clients lag: what they bring fits into the queues */
+    LINK_PACE_MS = 1000,    /* clients that lag are waited for so long, for each batch */
+    LINK_PACE_LOOK_MS = 2,
+    LINK_BEHIND = 1024,      /* messages that the broker has and we have not: not live yet */
+    LINK_FAR_BEHIND = 16384, /* more than a live process ever is */
+    LINK_SUBMITS = 16,       /* outstanding at the most; what comes meanwhile gathers */
     LINK_SUBMIT_SIZE = 256 * 1024,
     LINK_OUT_ENOUGH = 256 * 1024, /* no new SUBMIT while more than this waits for the socket */
     LINK_CHANGES_MAX =
@@ -106,6 +111,11 @@ struct link {
     uint32_t fetches[LINK_CREDITS];
     unsigned fetch_count;
     bool refill_due;
+    /* After an absence the broker sends what there is as fast as it can: a browser that reads at
+     * its own pace would be taken for one that is too slow. Until it is live again. */
+    bool catching_up;
+    bool paced;                               /* clients lagged meanwhile */
+    uint64_t paced_ms;                        /* since when they are waited for; 0: they are not */
     struct link_submit submits[LINK_SUBMITS]; /* a ring */
     unsigned submit_start, submit_count;
     struct link_changes changes;

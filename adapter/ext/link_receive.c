@@ -50,12 +50,28 @@ static const char *batch(struct link *link, const struct wire_reply *reply, cons
     return NULL;
 }
 
+/* Live batches are small, or the last that there is. */
+static void note_distance(struct link *link, size_t batch_size)
+{
+    uint64_t behind = link->head > link->position ? link->head - link->position : 0;
+    if (behind == 0 || (batch_size < WIRE_BATCH_SIZE / 4 && behind <= LINK_BEHIND))
+        link->catching_up = false;
+    else if (behind > LINK_FAR_BEHIND)
+        link->catching_up = true;
+}
+
+void link_catch_up(struct link *link)
+{
+    link->catching_up = link->state == LINK_ATTACHED;
+}
+
 static const char *fetch_reply(struct link *link, const struct wire_reply *reply,
                                const uint8_t *body, size_t length)
 {
     if (reply->status != STATUS_OK && reply->status != STATUS_GOING_AWAY)
         return status_text(reply->status);
     const char *reason = batch(link, reply, body, length);
+    note_distance(link, length);
     if (reason || link->state != LINK_ATTACHED)
         return reason;
     if (reply->status == STATUS_GOING_AWAY) {
@@ -72,18 +88,46 @@ static const char *fetch_reply(struct link *link, const struct wire_reply *reply
     return NULL;
 }
 
-void link_fetch_more(struct link *link)
+static void fetch(struct link *link, unsigned credits)
 {
     struct wire_request request = {
         .operation = WIRE_FETCH, .session = link->session, .position = link->position};
-    if (!link->refill_due)
-        return;
     link->refill_due = false;
     event_del(link->refill);
-    while (link->fetch_count < LINK_CREDITS &&
+    while (link->fetch_count < credits &&
            link_request(link, &request, 0, &link->fetches[link->fetch_count])) {
         link_request_end(link, 0);
         link->fetch_count++;
+    }
+}
+
+void link_fetch_more(struct link *link)
+{
+    link->paced = link->paced && link->catching_up;
+    if (!link->refill_due || (link->io->lagging && link->catching_up))
+        return; /* link_pace decides when the clients were flushed */
+    link->paced_ms = 0;
+    fetch(link, link->paced ? LINK_PACED_CREDITS : LINK_CREDITS);
+}
+
+void link_pace(struct link *link)
+{
+    struct io_thread *io = link->io;
+    if (link->state != LINK_ATTACHED || !link->catching_up || !io_clients_lag(io)) {
+        io->lagging = false;
+        link->paced = link->catching_up;
+        link_flush(link);
+        return;
+    }
+    link->paced = true;
+    if (link->paced_ms == 0)
+        link->paced_ms = io->now_ms;
+    if (io->now_ms - link->paced_ms >= LINK_PACE_MS) {
+        link->paced_ms = io->now_ms;
+        fetch(link, 1);
+        link_flush(link);
+    } else if (link->refill_due) {
+        event_add(link->refill, &(struct timeval){.tv_usec = LINK_PACE_LOOK_MS * 1000});
     }
 }
 

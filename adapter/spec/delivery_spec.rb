@@ -131,6 +131,33 @@ RSpec.describe "Delivery across processes" do
     expect(now - started).to be < 2
   end
 
+  it "a process that was stopped catches up at its browsers' pace: they are not closed as too slow" do
+    server = start_server(app)
+    clients = Array.new(3) { websocket(server: server) }
+    clients.each(&:receive)
+    settle(clients)
+    server.signal("STOP")
+    lines = Array.new(200_000) { |n| "m#{n}\n" }
+    output, status = broker.ctl("publish", "--lines", "news", input: lines.join)
+    expect(status).to be_success, output
+    server.signal("CONT")
+    got = Support::Crowd.new(clients).receive(lines.size)
+    expect(got.uniq).to eq([lines.map(&:chomp)])
+  end
+
+  it "the time for which a process was stopped does not count as its browsers' silence" do
+    server = start_server(app, env: { "BROKERD_PING" => "1", "BROKERD_PONG_TIMEOUT" => "3" })
+    client = websocket(server: server)
+    client.receive
+    expect(client.receive_frame.first).to eq(Support::WebSocket::PING)
+    server.signal("STOP")
+    sleep 6
+    server.signal("CONT")
+    sleep 0.5 # by now its clock has ticked
+    client.send_frame(Support::WebSocket::PONG, "")
+    settle([client])
+  end
+
   it "P-18 publish gives true while the broker is away, until the buffer is full, and never raises" do
     url = "ipc://#{folder}/nobody.sock"
     program = ruby(<<~'RUBY', url: url, env: { "BROKERD_SHUTDOWN_TIMEOUT" => "0" })
