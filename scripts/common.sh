@@ -13,7 +13,7 @@ fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 build_packages=(build-essential cmake ninja-build pkg-config ruby ruby-dev bundler libevent-dev libnng-dev
   libssl-dev zlib1g-dev)
 test_packages=(libcriterion-dev chromium redis-server)
-check_packages=(clang-14 libclang-rt-14-dev clang-format cppcheck)
+check_packages=(clang-14 libclang-rt-14-dev clang-format cppcheck valgrind)
 
 # The Debian packages that are not installed yet, in one apt call.
 install_packages() {
