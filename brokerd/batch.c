@@ -118,7 +118,7 @@ static void send_batch(struct session *s)
     server->counters.batches++;
     connection_write(s->connection, b.iov, b.count - 1, head + b.bytes);
     if (b.backlog_used > 0)
-        buffer_consume(&s->engine->backlog, b.backlog_used);
+        engine_sent(s, credit->backtrace, credit->backtrace_size, b.backlog_used);
 }
 
 void session_flush(struct session *s)

@@ -40,6 +40,28 @@ void engine_detach(struct session *s)
     s->engine_hash = 0;
 }
 
+void engine_sent(struct session *s, const uint8_t *backtrace, uint8_t backtrace_size, size_t size)
+{
+    struct engine *e = s->engine;
+    if (!s->simple) {
+        buffer_consume(&e->backlog, size);
+        return;
+    }
+    e->sent = size;
+    e->sent_to_size = backtrace_size;
+    memcpy(e->sent_to, backtrace, backtrace_size);
+}
+
+void engine_fetches(struct session *s, const uint8_t *backtrace, size_t backtrace_size)
+{
+    struct engine *e = s->engine;
+    if (e->sent == 0 ||
+        (e->sent_to_size == backtrace_size && memcmp(e->sent_to, backtrace, backtrace_size) == 0))
+        return;
+    buffer_consume(&e->backlog, e->sent);
+    e->sent = 0;
+}
+
 unsigned engines_named(struct server *server, const void *name, size_t length,
                        void (*callback)(struct session *s))
 {
@@ -116,6 +138,7 @@ static void keep_endings(struct buffer *backlog)
 void engine_reset(struct session *s)
 {
     keep_endings(&s->engine->backlog);
+    s->engine->sent = 0;
     subscriptions_each_key(s->server->subscriptions, tell_present, s->engine);
 }
 

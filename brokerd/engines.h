@@ -16,6 +16,7 @@
  * How many members want a key stands in subscription_key.serial (the table leaves it to its owner).
  */
 #include "buffer.h"
+#include "sp.h"
 #include "subscriptions.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,6 +25,7 @@
 
 enum {
     ENGINES_MAX = 64,
+    BACKTRACE_SIZE_MAX = 4 * SP_BACKTRACE_MAX, /* bytes by which an answer finds its request */
     LINGER_SECONDS = 5,
     ENGINE_BACKLOG_MAX = 64 * 1024 * 1024 /* bytes of interest not fetched yet: closed past it */
 };
@@ -35,6 +37,9 @@ struct engine {
     struct session *session;
     struct buffer backlog; /* encoded INTEREST and NO_INTEREST records */
     uint64_t told;         /* records ever put there */
+    size_t sent;           /* SIMPLE: bytes of it that were sent and may not have arrived ... */
+    uint8_t sent_to[BACKTRACE_SIZE_MAX]; /* ... in answer to this request */
+    uint8_t sent_to_size;
     TAILQ_ENTRY(engine) entry;
 };
 
@@ -58,6 +63,16 @@ void engine_reset(struct session *s);
  * detached in the callback, no other. */
 unsigned engines_named(struct server *server, const void *name, size_t length,
                        void (*callback)(struct session *s));
+
+/* A batch with the first `size` bytes of the backlog goes out as the answer to a FETCH. */
+void engine_sent(struct session *s, const uint8_t *backtrace, uint8_t backtrace_size, size_t size);
+
+/*
+ * A FETCH of a SIMPLE engine. Libraries repeat a request while they have no answer, also one that
+ * is on its way just then; the answer to the repetition is thrown away. So what was sent in answer
+ * to a request is kept until another request comes, and is sent again when the same one does.
+ */
+void engine_fetches(struct session *s, const uint8_t *backtrace, size_t backtrace_size);
 
 static inline bool engine_has_output(const struct engine *e)
 {

@@ -65,6 +65,8 @@ static void fetch_handle(const struct request *r)
         }
         session_seek(s, r->header.position);
     }
+    if (s->engine != NULL && s->simple)
+        engine_fetches(s, r->backtrace, r->backtrace_size);
     if (!session_park(s, r->backtrace, r->backtrace_size) ||
         r->connection->parked > OUTSTANDING_MAX) {
         connection_close(r->connection, CLOSE_OUTSTANDING, NULL);

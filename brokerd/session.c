@@ -143,6 +143,8 @@ void session_begin(struct session *s)
     clear_queue(s);
     s->gap_first = s->gap_last = 0;
     s->mode = SESSION_ATTACHING;
+    if (s->engine != NULL)
+        s->engine->sent = 0; /* told again: the answer may have gone with its connection */
 }
 
 void session_seek(struct session *s, uint64_t position)

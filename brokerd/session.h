@@ -24,8 +24,7 @@ enum {
     RUNS_MAX = 4096, /* a power of two */
     RUN_SIZE_MAX =
         64 * 1024, /* a run is not extended past it, so that batches need not split one */
-    CREDITS_MAX = 64,
-    BACKTRACE_SIZE_MAX = 32
+    CREDITS_MAX = 64
 };
 
 struct connection;

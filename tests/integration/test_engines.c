@@ -192,6 +192,28 @@ Test(engines, an_attach_that_is_repeated_in_another_role_is_refused)
     peer_close(&p);
 }
 
+/* libnng repeats a request after some time without an answer, maybe one that is on its way. */
+Test(engines, a_fetch_that_is_repeated_when_it_was_answered_swallows_no_interest)
+{
+    struct peer member = peer_open(&b), engine = peer_open(&b);
+    peer_join(&member, 1, NULL);
+    struct attaching attach = {
+        .session = 9, .generation = 1, .flags = WIRE_ENGINE | WIRE_SIMPLE, .name = "lines"};
+    cr_assert_eq(peer_attach(&engine, &attach, NULL).reply.status, STATUS_OK);
+    uint32_t id = peer_request(&engine, WIRE_FETCH, 0, 9, 0, NULL);
+    submit_name(&member, 1, WIRE_SUBSCRIBE, "one");
+    cr_assert_eq(peer_answer(&engine, id).reply.records, 1);
+    engine.next_id = id;
+    peer_request(&engine, WIRE_FETCH, 0, 9, 0, NULL);
+    struct answer again = peer_answer(&engine, id);
+    struct wire_record record;
+    cr_assert(answer_record(&again, &record));
+    cr_assert(record.channel_length == 3 && memcmp(record.channel, "one", 3) == 0,
+              "the same again, for one who has not got it");
+    submit_name(&member, 1, WIRE_SUBSCRIBE, "two");
+    expect(&engine, 9, WIRE_INTEREST, "two");
+}
+
 Test(engines, query_lists_them)
 {
     struct peer engine = peer_open(&b);
