@@ -239,7 +239,7 @@ module Bench
       clients = { "brokerd" => 15_000, "1,000 clients" => 1_000 }.transform_values do |count|
         -> { with(Brokerd) { |server| load_figures("broadcast", *server.arguments("ws"), "--window", 16, "--clients", count) } }
       end
-      sessions = { "brokerd" => 1_000, "4 sessions" => 4 }.transform_values { |count| -> { broker_figures("bench_broker", ["--subscribers", count, "--processes", 4]) } }
+      sessions = { "brokerd" => 1_000, "4 sessions" => 4 }.transform_values { |count| -> { broker_figures("bench_broker", ["--subscribers", count, "--processes", 4, "--warm-up", 4]) } }
       channels = { "brokerd" => 1_000_000, "1,000 channels" => 1_000 }.transform_values do |count|
         -> { broker_figures("bench_broker", ["--channels", count]) }
       end

@@ -23,6 +23,7 @@ struct load_options load_opt = {.mode = "batch",
                                 .size = 64,
                                 .batch = 65536,
                                 .channels = 1,
+                                .warm_up = 0.3,
                                 .seconds = 3,
                                 .rate = 1000};
 struct load_board *load_board;
@@ -285,15 +286,19 @@ static void report(const char *server_name, const struct figures *f)
     free(sample);
 }
 
+static void wait_for(double seconds)
+{
+    struct timespec length = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    nanosleep(&length, NULL);
+}
+
 static struct figures measure(void)
 {
-    struct timespec length = {(time_t)load_opt.seconds,
-                              (long)((load_opt.seconds - (double)(time_t)load_opt.seconds) * 1e9)};
-    nanosleep(&(struct timespec){0, 300000000}, NULL); /* not part of the figure */
+    wait_for(load_opt.warm_up); /* not part of the figure */
     load_board->samples = 0;
     uint64_t start = load_now(), published = load_board->published, delivered = received();
     double cpu = server_cpu();
-    nanosleep(&length, NULL);
+    wait_for(load_opt.seconds);
     cpu = server_cpu() - cpu;
     return (struct figures){.elapsed = (double)(load_now() - start) / 1e9,
                             .cpu = cpu,
@@ -335,7 +340,8 @@ const char load_help[] =
     "  --size N         bytes of a payload (default 64, at least 16)\n"
     "  --batch N        bytes that are written at a time (default 65536)\n"
     "  --rate N         default 1000\n"
-    "  --seconds S      default 3\n"
+    "  --warm-up S      before measuring (default 0.3)\n"
+    "  --seconds S      measured (default 3)\n"
     "  --tcp            over tcp instead of a unix socket\n"
     "  --json           one JSON object\n";
 
@@ -365,6 +371,7 @@ static bool set_value(const char *name, const char *value)
                  {"--size", &load_opt.size, NULL, NULL},
                  {"--batch", &load_opt.batch, NULL, NULL},
                  {"--rate", NULL, NULL, &load_opt.rate},
+                 {"--warm-up", NULL, NULL, &load_opt.warm_up},
                  {"--seconds", NULL, NULL, &load_opt.seconds}};
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strcmp(name, known[i].name) != 0)

@@ -32,7 +32,7 @@ struct load_options {
     unsigned subscribers; /* connections that subscribe */
     unsigned processes;   /* that the subscribers are spread over; 0: one each */
     unsigned size, batch, channels, other_patterns;
-    double seconds, rate;
+    double warm_up, seconds, rate;
     bool json, tcp, no_journal, by_pattern;
 };
 extern struct load_options load_opt; /* with defaults; LOAD_OPTIONS are read into it */
