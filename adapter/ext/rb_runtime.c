@@ -176,6 +176,13 @@ static VALUE runtime_wait_published(VALUE module, VALUE seconds)
     return wait_bounded(io_wait_published, seconds);
 }
 
+/* Runtime.epoch: which I/O thread of this process runs, another number for each; 0 none. */
+static VALUE runtime_epoch_method(VALUE module)
+{
+    (void)module;
+    return UINT2NUM(runtime_epoch());
+}
+
 static VALUE runtime_live(VALUE module)
 {
     (void)module;
@@ -286,6 +293,7 @@ void rb_runtime_init(void)
     rb_define_singleton_method(runtime, "wait_clients", runtime_wait_clients, 1);
     rb_define_singleton_method(runtime, "wait_published", runtime_wait_published, 1);
     rb_define_singleton_method(runtime, "live_clients", runtime_live, 0);
+    rb_define_singleton_method(runtime, "epoch", runtime_epoch_method, 0);
     rb_define_singleton_method(runtime, "stop", runtime_stop, 1);
     rb_define_singleton_method(runtime, "stats", runtime_stats, 0);
     rb_define_singleton_method(runtime, "watch", runtime_watch, 1);

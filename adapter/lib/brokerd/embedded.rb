@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-require "digest"
+require "digest/sha2" # not "digest": that loads it when it is first named, which two threads may do at once
 require "etc"
 
 module Brokerd

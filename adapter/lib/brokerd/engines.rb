@@ -11,8 +11,9 @@ module Brokerd
     # has them; after the mark it hears all. So nothing is missed or told twice, and no lock is held while
     # an engine is called.
     module Engines
-      # What an engine is waiting for: the token of a report, and whether its mark has come.
-      State = Struct.new(:token, :reported)
+      # What an engine is waiting for: the token of a report, whether a mark has come, and of which I/O thread
+      # (Runtime.epoch) it was asked.
+      State = Struct.new(:token, :reported, :epoch)
       private_constant :State
 
       @engines = {}.compare_by_identity # replaced, never changed
@@ -26,8 +27,8 @@ module Brokerd
           @lock.synchronize do
             next if @engines.key?(engine)
 
-            @engines = copy.tap { |engines| engines[engine] = State.new(nil, false) }
-            ask(engine)
+            @engines = copy.tap { |engines| engines[engine] = State.new(nil, false, nil) }
+            ask_once(engine)
           end
           engine
         end
@@ -52,7 +53,7 @@ module Brokerd
         # The I/O thread has just started, perhaps in a forked child: nobody has been told anything here.
         # Without a lock, since a publish in a trap handler may have started it.
         def started
-          @engines.each_key { |engine| ask(engine) }
+          @engines.each_key { |engine| ask_once(engine) }
         end
 
         def report(token)
@@ -83,12 +84,22 @@ module Brokerd
           {}.compare_by_identity.merge!(@engines)
         end
 
-        # Its interest is watched from before the report is asked for, so that nothing falls between.
-        def ask(engine)
-          state = @engines.fetch(engine)
-          state.reported = false
-          state.token = Runtime.next_token
+        # The I/O thread starts when it is first needed, which is told by `started`; meanwhile another thread
+        # may attach an engine. Whoever comes first asks for it: two reports would tell things twice.
+        def ask_once(engine)
           Runtime.watch(true)
+          ask(engine) unless @engines.fetch(engine).epoch == Runtime.epoch
+        end
+
+        # Its interest is watched from before the report is asked for, so that nothing falls between. One that
+        # was told something by this I/O thread goes on hearing changes until the mark: an end that comes now is
+        # not in the report.
+        def ask(engine)
+          Runtime.watch(true)
+          state = @engines.fetch(engine)
+          state.reported = false unless state.epoch == Runtime.epoch
+          state.epoch = Runtime.epoch
+          state.token = Runtime.next_token
           Runtime.report(state.token)
         end
 
