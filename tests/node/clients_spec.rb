@@ -50,5 +50,7 @@ RSpec.describe "clients of Node" do
     @node_server.stop
     serve(port: port)
     await_number[2]
+  ensure
+    @node_server&.stop # what an example sets, after(:context) does not see
   end
 end
