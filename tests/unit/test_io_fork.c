@@ -161,8 +161,17 @@ Test(io_fork, a_child_that_was_forked_before_any_start_begins_on_its_own)
     io = harness_start(&config);
 }
 
+/* The address sanitizer of gcc 12 does not guard its allocator over a fork: a child
+ * that is forked while the I/O thread allocates waits for ever for a lock that nobody holds. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { FORK_IS_SAFE_ANY_TIME = false };
+#else
+enum { FORK_IS_SAFE_ANY_TIME = true };
+#endif
+
 /* Forks at any moment: the I/O thread may be in the middle of whatever it does. */
-Test(io_fork, children_forked_while_clients_come_and_go_can_start_their_own)
+Test(io_fork, children_forked_while_clients_come_and_go_can_start_their_own,
+     .disabled = !FORK_IS_SAFE_ANY_TIME)
 {
     for (int i = 0; i < 40; i++) {
         struct peer peers[8];
