@@ -9,7 +9,7 @@
  * and runs straight from the ring. A run that is small is copied to the scratch buffer, behind the
  * one before: that costs less than an iovec of its own in the kernel.
  */
-enum { COPY_MAX = 512, HEAD_MAX = SP_PREFIX_MAX + BACKTRACE_SIZE_MAX + WIRE_REPLY_SIZE };
+enum { COPY_MAX = 512, REST_MAX = WIRE_BATCH_SIZE / 4 };
 
 struct batch {
     struct iovec *iov;
@@ -121,9 +121,23 @@ static void send_batch(struct session *s)
         engine_sent(s, credit->backtrace, credit->backtrace_size, b.backlog_used);
 }
 
+/* The little that a full batch left behind would cost a credit and a wake-up of the peer for
+ * itself: it joins what the next turn brings, which comes at once. */
+static bool is_rest(const struct session *s)
+{
+    return s->queued_bytes < REST_MAX && s->gap_last == 0 && s->engine == NULL;
+}
+
 void session_flush(struct session *s)
 {
-    while (s->credit_count > 0 && session_has_output(s) && connection_takes_batch(s->connection))
+    bool is_full = false;
+    while (s->credit_count > 0 && session_has_output(s) && connection_takes_batch(s->connection)) {
+        if (is_full && is_rest(s)) {
+            session_hold(s);
+            break;
+        }
         send_batch(s);
+        is_full = true; /* if anything is left */
+    }
     catchup_schedule(s);
 }

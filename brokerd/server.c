@@ -107,8 +107,8 @@ static void on_tick(evutil_socket_t fd, short what, void *context)
     engines_tick(server);
 }
 
-/* Writes what this turn brought. */
-static void flush(struct server *server)
+/* Writes what this turn brought. Whether something of it was held for the next turn. */
+static bool flush(struct server *server)
 {
     struct session *s;
     while ((s = TAILQ_FIRST(&server->dirty_sessions)) != NULL) {
@@ -123,6 +123,9 @@ static void flush(struct server *server)
         if (!c->is_blocked)
             connection_flush(c);
     }
+    bool holds = !TAILQ_EMPTY(&server->held_sessions);
+    TAILQ_CONCAT(&server->dirty_sessions, &server->held_sessions, dirty_entry);
+    return holds;
 }
 
 /* Rule 19: queues are sent as far as credits go, the other credits are told that no more will come.
@@ -162,7 +165,7 @@ bool server_turn(struct server *server, bool waits)
     event_base_loop(server->base, EVLOOP_ONCE | (waits ? 0 : EVLOOP_NONBLOCK));
     server->now = clock_ms();
     bool more = catchup_step(server);
-    flush(server);
+    more |= flush(server);
     connection_reap(server);
     return more;
 }
@@ -283,6 +286,7 @@ bool server_open(struct server *server, const struct options *options)
     TAILQ_INIT(&server->dirty_connections);
     TAILQ_INIT(&server->doomed);
     TAILQ_INIT(&server->dirty_sessions);
+    TAILQ_INIT(&server->held_sessions);
     TAILQ_INIT(&server->catching_up);
     engines_init(&server->engines);
     server->engines.lingering_second = server->now / 1000;

@@ -235,6 +235,12 @@ void session_mark_dirty(struct session *s)
     TAILQ_INSERT_TAIL(&s->server->dirty_sessions, s, dirty_entry);
 }
 
+void session_hold(struct session *s)
+{
+    s->is_dirty = true;
+    TAILQ_INSERT_TAIL(&s->server->held_sessions, s, dirty_entry);
+}
+
 bool session_park(struct session *s, const uint8_t *backtrace, size_t size)
 {
     struct credit *credit = NULL;

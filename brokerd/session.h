@@ -132,7 +132,11 @@ bool session_park(struct session *s, const uint8_t *backtrace, size_t size);
 /* It has something to send: answered at the end of this turn. */
 void session_mark_dirty(struct session *s);
 
-/* Answers credits as long as there is something to send and the socket takes it. */
+/* Like it, in the next turn, which then comes at once. Only while the sessions are flushed. */
+void session_hold(struct session *s);
+
+/* Answers credits as long as there is something to send and the socket takes it; a small rest
+ * behind a full batch is held. */
 void session_flush(struct session *s);
 
 /* Answers the oldest credit with an empty batch: a heartbeat (STATUS_OK), or why no more will come.
