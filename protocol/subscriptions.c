@@ -367,10 +367,11 @@ void subscriptions_prefetch(const struct subscriptions *table,
     for (size_t i = 0; i < count; i++) { /* by now the first buckets have come */
         keys[i] = (const void *)hash_index_first(&table->channels, hashes[i], &cursor);
         __builtin_prefetch(keys[i]);
+        __builtin_prefetch(keys[i] + 1); /* the text, often in the next cache line */
     }
     for (size_t i = 0; i < count; i++)
         if (keys[i] != NULL)
-            __builtin_prefetch(keys[i]->subscriptions);
+            __builtin_prefetch(&keys[i]->subscriptions->context);
 }
 
 struct match_keys {
