@@ -48,23 +48,28 @@ module Hostile
   end
 
   HEAP = 2 * 1024 # KiB: what Ruby's own tables may grow by
-  private_constant :HEAP
+  PARTS = 5       # of the drops: growth that ends is a table that finds its size, growth that goes on is a leak
+  private_constant :HEAP, :PARTS
 
   # Connections that are dropped at random points of the handshake and of a frame.
   def drops(count: 100_000, seed: Random.new_seed % 1_000_000)
     Target.open do |target|
-      target.outcome(target.attack("drops", [count / 10, 500].max, 0, seed + 1), 300) # everything has its size
+      target.outcome(target.attack("drops", [count / 10, 500].max, 0, seed + PARTS), 300) # everything has its size
       before = settled(target)
-      outcome = target.outcome(target.attack("drops", count, 0, seed), 60 + (count / 100))
-      after = settled(target)
+      outcomes, counts = Array.new(PARTS) { |part| drop_some(target, count / PARTS, seed + part) }.transpose
+      after = counts.last
       promise "client objects: #{after[:objects]} after #{before[:objects]}", after[:objects] <= before[:objects] + ON_STACKS
       promise "sockets: #{after[:sockets]} after #{before[:sockets]}", after[:sockets] <= before[:sockets]
       promise "descriptors: #{after[:descriptors]} after #{before[:descriptors]}", after[:descriptors] <= before[:descriptors]
       promise "memory: #{after[:rss_kib]} KiB after #{before[:rss_kib]}", after[:rss_kib] - before[:rss_kib] < 16 * 1024
-      heap = [before, after].map { |counts| counts[:heap_kib] }
-      promise "heap: #{heap[1]} KiB after #{heap[0]}", heap.include?(nil) || heap[1] - heap[0] < HEAP
-      outcome.merge(seed: seed, before: before, after: after)
+      heap = [before, *counts].map { |each| each[:heap_kib] }
+      promise "heap: #{heap.last} KiB after #{heap.first}", heap.include?(nil) || heap.last - heap.first < HEAP
+      { opened: outcomes.sum { |each| each[:opened] }, upgraded: outcomes.sum { |each| each[:upgraded] }, seed: seed, before: before, after: after, heap_kib: heap }
     end
+  end
+
+  def drop_some(target, count, seed)
+    [target.outcome(target.attack("drops", count, 0, seed), 60 + (count / 100)), settled(target)]
   end
 
   # Puma needs a moment for connections that were dropped in the handshake.
