@@ -57,6 +57,13 @@ void client_fail(struct client *c, uint16_t code, const char *reason)
     client_bound_close(c);
 }
 
+static void close_as_too_slow(struct client *c)
+{
+    c->failed = true;
+    client_begin_close(c, WS_CLOSE_POLICY, "too slow");
+    client_bound_close(c);
+}
+
 void client_evict(struct client *c)
 {
     IO_COUNT(c->io, evicted_slow, 1);
@@ -66,9 +73,14 @@ void client_evict(struct client *c)
         return;
     }
     client_purge(c);
-    c->failed = true;
-    client_begin_close(c, WS_CLOSE_POLICY, "too slow");
-    client_bound_close(c);
+    close_as_too_slow(c);
+}
+
+static void evict_dribbler(struct client *c)
+{
+    IO_COUNT(c->io, evicted_stalled, 1);
+    io_log_peer(c->io, "a client is evicted: its message comes too slowly");
+    close_as_too_slow(c);
 }
 
 /* Closing a socket with unread input makes the kernel send a reset, which destroys what the peer
@@ -112,6 +124,14 @@ static bool is_stalled(const struct client *c)
     return limit > 0 && c->ring_count > 0 && has_passed(c, c->progress_at, limit);
 }
 
+/* Its message would never be whole: for stall_seconds it came slower than a byte a CLIENT_BYTE_MS.
+ */
+static bool is_dribbling(const struct client *c)
+{
+    unsigned limit = c->io->config.stall_seconds;
+    return limit > 0 && c->in_message && has_passed(c, c->message_at, limit);
+}
+
 static bool is_late(const struct client *c)
 {
     return c->has_deadline && (int32_t)((uint32_t)c->io->now_ms - c->deadline) >= 0;
@@ -149,16 +169,11 @@ static void keep_alive_sse(struct client *c, unsigned timeout)
     frame_unref(comment);
 }
 
-static uint32_t later(const struct client *c, uint32_t since, uint32_t ms)
-{
-    uint32_t now = (uint32_t)c->io->now_ms;
-    return now - since < ms ? now : since + ms;
-}
-
 void client_excuse(struct client *c, uint32_t ms)
 {
-    c->received_at = later(c, c->received_at, ms);
-    c->progress_at = later(c, c->progress_at, ms);
+    c->received_at = client_later(c->received_at, ms, c->io->now_ms);
+    c->progress_at = client_later(c->progress_at, ms, c->io->now_ms);
+    c->message_at = client_later(c->message_at, ms, c->io->now_ms);
     c->deadline += ms;
 }
 
@@ -171,6 +186,8 @@ void client_tick(struct client *c)
         client_resume(c);
     if (!client_is_alive(c))
         return;
+    if (c->paused || c->held != NULL)
+        c->message_at = (uint32_t)c->io->now_ms; /* it is not the peer that is slow */
     if (is_stalled(c)) {
         IO_COUNT(c->io, evicted_stalled, 1);
         io_log_peer(c->io, "a client is evicted: no progress for %u s, %zu bytes wait",
@@ -179,6 +196,8 @@ void client_tick(struct client *c)
     } else if (c->state != CLIENT_OPEN) {
         if (is_late(c))
             client_end(c, "the closing handshake took too long");
+    } else if (is_dribbling(c)) {
+        evict_dribbler(c);
     } else if (c->is_websocket) {
         keep_alive_websocket(c, client_timeout(c));
     } else {

@@ -39,6 +39,7 @@ enum client_state {
 enum {
     CLIENT_CLOSE_MS = 5000,
     CLIENT_FRAME_COST = 32,
+    CLIENT_BYTE_MS = 1, /* what a byte of a message may take, beside stall_seconds for the whole */
     CLIENT_UNSENT = 64 * 1024 /* bytes that the kernel may hold for a peer and not have sent */
 };
 
@@ -73,6 +74,7 @@ struct client {
     uint32_t received_at; /* these: io_thread's clock, its low 32 bits; compared by difference */
     uint32_t progress_at; /* last time that bytes were sent, or the queue began to fill */
     uint32_t deadline;    /* OPEN: of the pong; later: of the closing handshake, if has_deadline */
+    uint32_t message_at;  /* if in_message: when it began, later by CLIENT_BYTE_MS for each byte */
     uint16_t timeout;     /* atomic: seconds of silence before a ping */
     uint16_t close_later; /* atomic: code of a close whose command could not be posted */
     struct ws_deflate_terms terms;
@@ -93,6 +95,7 @@ struct client {
     bool at_eof : 1;
     bool has_deadline : 1; /* a pong is waited for, or the closing handshake is bounded */
     bool pong_queued : 1;
+    bool in_message : 1; /* the peer has sent a part of a message or of a frame */
 };
 
 static inline struct client *client_next(const struct client *c)
@@ -104,6 +107,13 @@ static inline struct client *client_next(const struct client *c)
 static inline size_t client_backlog(const struct client *c)
 {
     return c->queued + (size_t)c->ring_count * CLIENT_FRAME_COST;
+}
+
+/* A moment of the io_thread's clock, moved on by ms, but not past now. */
+static inline uint32_t client_later(uint32_t since, uint32_t ms, uint64_t now_ms)
+{
+    uint32_t passed = (uint32_t)now_ms - since;
+    return since + (passed < ms ? passed : ms);
 }
 
 /* Any thread. True: it was open until now. */

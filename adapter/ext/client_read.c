@@ -55,6 +55,7 @@ static bool on_ws_event(void *context, const struct ws_event *event)
     switch (event->kind) {
     case WS_EVENT_TEXT:
     case WS_EVENT_BINARY:
+        c->in_message = false;
         take_message(c, event);
         break;
     case WS_EVENT_PING:
@@ -77,15 +78,27 @@ static bool wants_input(const struct client *c)
     return c->is_websocket && !c->failed && !c->close_received && c->state < CLIENT_LINGER;
 }
 
-static bool is_idle(const struct ws_receiver *r)
+static bool is_between_messages(const struct ws_receiver *r)
 {
-    return r->header_length == 0 && !r->in_frame && r->kind == 0 && r->inflater == NULL;
+    return r->header_length == 0 && !r->in_frame && r->kind == 0;
+}
+
+/* What is under way after these bytes has time until the tick finds that it dribbles. */
+static void time_message(struct client *c, const struct ws_receiver *r, size_t length)
+{
+    bool goes_on = c->in_message;
+    c->in_message = !is_between_messages(r);
+    if (goes_on)
+        c->message_at =
+            client_later(c->message_at, (uint32_t)length * CLIENT_BYTE_MS, c->io->now_ms);
+    else if (c->in_message)
+        c->message_at = (uint32_t)c->io->now_ms;
 }
 
 /* An idle receiver says nothing that the client does not know, so none is kept between messages. */
 static void keep_receiver(struct client *c, struct ws_receiver *r)
 {
-    bool needed = wants_input(c) && !is_idle(r);
+    bool needed = wants_input(c) && (!is_between_messages(r) || r->inflater != NULL);
     if (needed && r != c->receiver) {
         c->receiver = malloc(sizeof(*r));
         if (c->receiver != NULL)
@@ -115,6 +128,7 @@ static size_t feed(struct client *c, uint8_t *bytes, size_t length)
         ws_receiver_init(r, c->io->config.max_message, c->deflate ? &c->terms : NULL);
     }
     size_t used = ws_receiver_feed(r, bytes, length, on_ws_event, c);
+    time_message(c, r, used);
     keep_receiver(c, r);
     return used;
 }

@@ -41,7 +41,8 @@ struct io_config {           /* strings are copied */
     unsigned mailbox_limit; /* callbacks waiting for one client before its socket is not read */
     unsigned ping_seconds;  /* idle time before a ping; 0 never */
     unsigned pong_seconds;  /* a pong must come within */
-    unsigned stall_seconds; /* eviction without progress while something is queued */
+    unsigned stall_seconds; /* eviction without progress while something is queued, or when a
+                             * message comes too slowly (client_close.c) */
     bool deflate;           /* offer permessage-deflate */
 };
 

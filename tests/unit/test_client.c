@@ -451,6 +451,59 @@ Test(client, a_client_without_progress_is_evicted_though_its_queue_is_small)
     harness_leave(&p);
 }
 
+/* The head of a masked text frame of 60,000 bytes; the mask changes nothing. */
+static const uint8_t long_frame[] = {0x81, 0xfe, 0xea, 0x60, 0, 0, 0, 0};
+
+Test(client, a_message_that_dribbles_is_evicted)
+{
+    config.stall_seconds = 1;
+    restart();
+    struct peer p = websocket();
+    harness_send(p.fd, long_frame, sizeof(long_frame));
+    for (int i = 0; i < 50 && !harness_readable(p.fd, 100); i++)
+        harness_send(p.fd, "x", 1);
+    harness_expect(p.fd, "\x88\x0a\x03\xf0too slow", 12);
+    harness_leave(&p);
+    expect_only_close();
+    cr_assert_eq(stats().evicted_stalled, 1);
+}
+
+Test(client, half_a_header_and_pings_between_fragments_dribble_too)
+{
+    config.stall_seconds = 1;
+    restart();
+    struct peer header = websocket(), fragments = websocket();
+    harness_send(header.fd, "\x81", 1);
+    harness_send(fragments.fd, "\x01\x81\0\0\0\0x", 7);
+    for (int i = 0; i < 50 && !harness_readable(fragments.fd, 300); i++)
+        harness_send(fragments.fd, "\x8a\x80\0\0\0\0", 6);
+    harness_expect(fragments.fd, "\x88\x0a\x03\xf0too slow", 12);
+    harness_expect(header.fd, "\x88\x0a\x03\xf0too slow", 12);
+    harness_leave(&header);
+    harness_leave(&fragments);
+    cr_assert(io_wait_clients(io, WAIT_MS));
+    cr_assert_eq(stats().evicted_stalled, 2);
+}
+
+Test(client, a_message_that_comes_steadily_has_all_the_time_it_needs)
+{
+    enum { PORTION = 2000, LENGTH = 60000 };
+    static uint8_t portion[PORTION];
+    memset(portion, 'x', PORTION);
+    config.stall_seconds = 1;
+    restart();
+    struct peer p = websocket();
+    harness_send(p.fd, long_frame, sizeof(long_frame));
+    for (int sent = 0; sent < LENGTH; sent += PORTION) {
+        cr_assert_not(harness_readable(p.fd, 100), "three seconds in all: it is let be");
+        harness_send(p.fd, portion, PORTION);
+    }
+    harness_expect_callback(io, CALLBACK_MESSAGE);
+    cr_assert_eq(stats().evicted_stalled, 0);
+    harness_leave(&p);
+    expect_only_close();
+}
+
 Test(client, back_pressure_a_full_mailbox_stops_reading_until_it_has_room)
 {
     enum { MESSAGES = 3000 };
