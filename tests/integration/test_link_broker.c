@@ -1,4 +1,5 @@
 #include "../certificates.h"
+#include "../injection/clock_jump.h"
 #include "commands.h"
 #include "harness.h"
 #include "io_thread.h"
@@ -458,4 +459,79 @@ Test(link_broker, P1_a_stopped_broker_loses_and_doubles_nothing_over_tls)
     publish_for(2000, 500, 60, stop_the_broker);
     expect_everything_once();
     end_all_over_tls();
+}
+
+/* Clocks that jump, in the broker and in the adapter at once. The address sanitizer wants to be
+ * first in a program, so nothing can be preloaded there. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { CAN_PRELOAD = false };
+#else
+enum { CAN_PRELOAD = true };
+#endif
+
+static struct clock_jump *clocks;
+static char clock_file[64];
+
+static struct client *start_with_clocks(int *browser)
+{
+    int pair[2];
+    snprintf(clock_file, sizeof(clock_file), "/tmp/brokerd-clock-%d", getpid());
+    clocks = clock_jump_begin(clock_file, CLOCK_JUMP_LIBRARY);
+    cr_assert_not_null(clocks);
+    start_all(NULL, 0);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+    struct client *c = client_new(processes[0].io, &(struct client_options){.fd = pair[0]}, 0);
+    cr_assert(c != NULL && commands_open(c));
+    *browser = pair[1];
+    return c;
+}
+
+static void end_with_clocks(struct client *c, int browser)
+{
+    struct io_stats stats;
+    io_stats(processes[0].io, &stats);
+    cr_assert(client_is_open(c), "no WebSocket pays for it");
+    cr_assert_eq(stats.ping_timeouts + stats.evicted_stalled, 0u);
+    client_unref(c);
+    end_all();
+    close(browser);
+    unlink(clock_file);
+}
+
+static void set_the_wall_clock(unsigned n)
+{
+    const int64_t year = 365 * 86400;
+    clocks->wall_s = (n % 2 ? 10 : -10) * year;
+}
+
+Test(link_broker, P1_a_wall_clock_that_jumps_by_years_is_noticed_by_nobody,
+     .disabled = !CAN_PRELOAD)
+{
+    int browser;
+    struct client *c = start_with_clocks(&browser);
+    publish_for(2500, 100, 30, set_the_wall_clock);
+    expect_everything_once();
+    for (int i = 0; i < PROCESSES; i++) {
+        struct io_stats stats;
+        io_stats(processes[i].io, &stats);
+        cr_assert_eq(stats.link_connects, 1u, "the link of process %d was made anew", i);
+    }
+    end_with_clocks(c, browser);
+}
+
+static void sleep_for_ten_minutes(unsigned n)
+{
+    (void)n;
+    clocks->monotonic_s += 600;
+}
+
+/* As after a suspended machine, or processes that did not run. */
+Test(link_broker, P1_ten_minutes_that_went_by_at_once_lose_and_double_nothing,
+     .disabled = !CAN_PRELOAD)
+{
+    int browser;
+    struct client *c = start_with_clocks(&browser);
+    publish_for(4000, 700, 30, sleep_for_ten_minutes);
+    expect_everything_once();
+    end_with_clocks(c, browser);
 }
