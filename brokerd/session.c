@@ -237,6 +237,8 @@ void session_mark_dirty(struct session *s)
 
 void session_hold(struct session *s)
 {
+    if (s->is_dirty) /* what it sent has marked it: it is answered in this turn */
+        return;
     s->is_dirty = true;
     TAILQ_INSERT_TAIL(&s->server->held_sessions, s, dirty_entry);
 }
