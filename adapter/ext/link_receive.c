@@ -65,6 +65,13 @@ void link_catch_up(struct link *link)
     link->catching_up = link->state == LINK_ATTACHED;
 }
 
+static unsigned credits_wanted(const struct link *link)
+{
+    if (!link->catching_up)
+        return LINK_CREDITS;
+    return link->paced ? LINK_PACED_CREDITS : LINK_CATCH_UP_CREDITS;
+}
+
 static const char *fetch_reply(struct link *link, const struct wire_reply *reply,
                                const uint8_t *body, size_t length)
 {
@@ -81,7 +88,7 @@ static const char *fetch_reply(struct link *link, const struct wire_reply *reply
         return NULL;
     }
     struct timeval wait = {.tv_usec = LINK_REFILL_MS * 1000};
-    if (link->fetch_count <= LINK_CREDITS / 2)
+    if (link->fetch_count <= credits_wanted(link) / 2)
         link->refill_due = true;
     else
         event_add(link->refill, &wait);
@@ -107,7 +114,7 @@ void link_fetch_more(struct link *link)
     if (!link->refill_due || (link->io->lagging && link->catching_up))
         return; /* link_pace decides when the clients were flushed */
     link->paced_ms = 0;
-    fetch(link, link->paced ? LINK_PACED_CREDITS : LINK_CREDITS);
+    fetch(link, credits_wanted(link));
 }
 
 void link_pace(struct link *link)

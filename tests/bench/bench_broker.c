@@ -2,8 +2,8 @@
  * Load on a real brokerd, over blocking unix or tcp sockets, speaking SP directly: what the broker
  * alone can do, with its journal and with authentication. See --help, and load/load.h.
  *
- * Publishers keep 4 SUBMITs outstanding, subscribers 4 FETCHes. A GAP fails the run, so that the
- * figure is one of deliveries; every subscriber checks that ids only grow.
+ * Publishers keep 4 SUBMITs outstanding, subscribers 8 FETCHes, as the gem's link does. A GAP fails
+ * the run, so that the figure is one of deliveries; every subscriber checks that ids only grow.
  */
 #include "auth.h"
 #include "bytes.h"
@@ -24,6 +24,7 @@
 enum {
     BATCHES = 64, /* different SUBMITs, so that many channels have their turn */
     READ_SIZE = 256 * 1024,
+    CREDITS = 8, /* FETCHes parked */
     MESSAGE_MAX = 64 << 20,
     EVENTS = 64
 };
@@ -354,7 +355,7 @@ static void publish_at_rate(void)
 
 static void fetch(struct link *l, unsigned count)
 {
-    uint8_t out[LOAD_OUTSTANDING * 64];
+    uint8_t out[CREDITS * 64];
     size_t at = 0;
     for (unsigned i = 0; i < count; i++)
         at += put_head(l, out + at, 0, WIRE_FETCH, 0, 0);
@@ -386,7 +387,7 @@ static void receive(struct link *l, unsigned number, bool timed)
         load_board->subscriber[number].received += reply.records;
         l->unused++;
     } while (has_complete_reply(l));
-    if (l->unused >= LOAD_OUTSTANDING / 2) {
+    if (l->unused >= CREDITS / 2) {
         fetch(l, l->unused);
         l->unused = 0;
     }
@@ -397,7 +398,7 @@ static void subscriber_open(struct link *l)
     link_open(l);
     link_attach(l, &(struct names){load_opt.by_pattern ? "c%u*" : "c%u", load_opt.channels,
                                    load_opt.by_pattern});
-    fetch(l, LOAD_OUTSTANDING);
+    fetch(l, CREDITS);
     load_board->ready++;
 }
 

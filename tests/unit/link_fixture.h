@@ -286,17 +286,25 @@ static inline void broker_refuse(const struct asked *a, enum status status, uint
                  NULL, 0);
 }
 
-/* The n-th connection, attached; its credits are in `credits`. Returns the ATTACH (its pointers are
- * stale). */
 static struct asked credits[LINK_CREDITS];
 
+/* The FETCHes behind an ATTACH; their number has tests of its own. */
+static inline void broker_take_credits(void)
+{
+    WAIT_FOR(has_message());
+    unsigned count = f.io.link->catching_up ? LINK_CATCH_UP_CREDITS : LINK_CREDITS;
+    for (unsigned i = 0; i < count; i++)
+        credits[i] = broker_next(WIRE_FETCH);
+}
+
+/* The n-th connection, attached; its credits are in `credits`. Returns the ATTACH (its pointers are
+ * stale). */
 static inline struct asked broker_attach(unsigned n, uint8_t flags, uint64_t value)
 {
     broker_accept(n);
     struct asked a = broker_next(WIRE_ATTACH);
     broker_attach_ok(&a, flags, value);
-    for (int i = 0; i < LINK_CREDITS; i++)
-        credits[i] = broker_next(WIRE_FETCH);
+    broker_take_credits();
     return a;
 }
 

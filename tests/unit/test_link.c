@@ -52,17 +52,52 @@ Test(link, the_exact_bytes_of_hello_and_attach)
     block_unref(b);
 }
 
-Test(link, four_credits_are_parked_and_refilled_when_half_are_used)
+static unsigned fetches_that_came(void)
+{
+    unsigned count = 0;
+    for (; has_message(); count++)
+        credits[count] = broker_next(WIRE_FETCH);
+    return count;
+}
+
+Test(link, eight_credits_are_parked_and_refilled_when_half_are_used)
 {
     link_start(f.io.link);
-    broker_attach(1, 0, 0);
-    cr_assert(link_is_attached(f.io.link));
+    broker_accept(1);
+    struct asked a = broker_next(WIRE_ATTACH);
+    f.head = 0;
+    broker_attach_ok(&a, 0, 0);
+    WAIT_FOR(has_message());
+    cr_assert_eq(fetches_that_came(), 8);
     struct batch_bytes empty = {.records = 0};
-    broker_batch(&credits[0], &empty, 0);
-    broker_batch(&credits[1], &empty, 0);
-    broker_next(WIRE_FETCH);
-    broker_next(WIRE_FETCH);
-    cr_assert_eq(buffer_length(&f.in), 0);
+    for (int i = 0; i < 4; i++)
+        broker_batch(&credits[i], &empty, 0);
+    WAIT_FOR(has_message());
+    cr_assert_eq(fetches_that_came(), 4);
+}
+
+Test(link, four_credits_are_parked_until_what_was_missed_has_come)
+{
+    f.head = 3;
+    link_start(f.io.link);
+    broker_attach(1, 0, 0);
+    broker_hang_up();
+    f.head = 2000;
+    broker_accept(2);
+    struct asked a = broker_next(WIRE_ATTACH);
+    broker_attach_ok(&a, 0, 0);
+    WAIT_FOR(has_message());
+    cr_assert_eq(fetches_that_came(), 4);
+    struct batch_bytes empty = {.records = 0};
+    broker_batch(&credits[0], &empty, 100);
+    broker_batch(&credits[1], &empty, 200);
+    WAIT_FOR(has_message());
+    cr_assert_eq(fetches_that_came(), 2);
+    broker_batch(&credits[0], &empty, 2000);
+    broker_batch(&credits[1], &empty, 2000);
+    broker_batch(&credits[2], &empty, 2000);
+    WAIT_FOR(has_message());
+    cr_assert_geq(fetches_that_came(), 5);
 }
 
 Test(link, a_credit_is_refilled_20_ms_after_the_last_batch)
@@ -211,8 +246,7 @@ Test(link, rule_8_unsure_drops_what_was_sent_and_keeps_what_was_not)
     cr_assert_eq(a.attach.epoch, EPOCH);
     f.head = 9000;
     broker_attach_ok(&a, WIRE_UNSURE, 0);
-    for (int i = 0; i < LINK_CREDITS; i++)
-        broker_next(WIRE_FETCH);
+    broker_take_credits();
     a = broker_next(WIRE_SUBMIT);
     cr_assert_eq(a.header.records, 1);
     expect_record(&a, 0, WIRE_PUBLISH, "a", "two", 2);
@@ -244,8 +278,7 @@ Test(link, rule_9_what_changes_after_the_attach_was_written_comes_after_its_repl
     expect_record(&a, 0, WIRE_SUBSCRIBE, "first", "", 0);
     cr_assert_eq(buffer_length(&f.in), 0);
     broker_attach_ok(&a, 0, 0);
-    for (int i = 0; i < LINK_CREDITS; i++)
-        broker_next(WIRE_FETCH);
+    broker_take_credits();
     a = broker_next(WIRE_SUBMIT);
     cr_assert_eq(a.header.records, 2);
     expect_record(&a, 0, WIRE_SUBSCRIBE, "second", "", 0);
@@ -374,8 +407,7 @@ Test(link, rule_10_a_subscribe_whose_reply_is_lost_is_confirmed_by_the_next_atta
     expect_record(&a, 0, WIRE_SUBSCRIBE, "a", "", 0);
     f.head = 30;
     broker_attach_ok(&a, 0, 0);
-    for (int i = 0; i < LINK_CREDITS; i++)
-        credits[i] = broker_next(WIRE_FETCH);
+    broker_take_credits();
     struct batch_bytes b = {.length = 0};
     batch_message(&b, 30, "a", "before");
     batch_message(&b, 31, "a", "after");
@@ -671,8 +703,7 @@ Test(link, a_subscription_that_the_broker_refuses_is_left_out_of_the_next_list)
         cr_assert_neq(asked_record(&a, n).channel[0], refused[0]);
     cr_assert_eq(f.io.stats.subscriptions_refused, 1);
     broker_attach_ok(&a, 0, 0);
-    for (int i = 0; i < LINK_CREDITS; i++)
-        broker_next(WIRE_FETCH);
+    broker_take_credits();
     struct block *later = subscribe_to("later");
     a = broker_next(WIRE_SUBMIT);
     broker_refuse(&a, STATUS_WEAK_PATTERN, 0);
