@@ -96,11 +96,25 @@ static void append(struct io_thread *io, struct command *command)
     io->command_bytes += command_size(command);
 }
 
-static void wake(struct io_thread *io)
+static void wake(int fd)
 {
     uint64_t one = 1;
-    ssize_t ignored = write(io->wake_fd, &one, sizeof(one));
+    ssize_t ignored = write(fd, &one, sizeof(one));
     (void)ignored; /* EAGAIN: so many wake-ups wait that one more says nothing */
+}
+
+/* Gives the lock back, then wakes the loop if it sleeps: it is the first thing that the loop wants.
+ * A stop waits for `waking` before it closes the descriptor. */
+static void unlock_and_wake(struct io_thread *io, bool wakes)
+{
+    int fd = io->wake_fd;
+    if (wakes)
+        __atomic_add_fetch(&io->waking, 1, __ATOMIC_ACQUIRE);
+    pthread_mutex_unlock(&io->lock);
+    if (!wakes)
+        return;
+    wake(fd);
+    __atomic_sub_fetch(&io->waking, 1, __ATOMIC_RELEASE);
 }
 
 /* Takes the command over; false (and it is freed) when it is NULL or the queue does not take it. */
@@ -109,21 +123,17 @@ static bool post(struct io_thread *io, struct command *command)
     if (command == NULL)
         return false;
     bool accepted = false;
-    bool must_wake = false;
     if (io_is_ours(io)) {
         bool urgent = command->kind == COMMAND_CLOSE || command->kind == COMMAND_RESUME ||
                       command->kind == COMMAND_SHUTDOWN;
         pthread_mutex_lock(&io->lock);
         accepted = !io->closed && (urgent || io->command_bytes < QUEUE_LIMIT);
-        if (accepted) {
+        bool asleep = accepted && !io->awake;
+        if (accepted)
             append(io, command);
-            must_wake = !io->awake;
+        if (asleep)
             io->awake = true;
-            /* Written under the lock, or a stop in between would have closed the descriptor. */
-            if (must_wake)
-                wake(io);
-        }
-        pthread_mutex_unlock(&io->lock);
+        unlock_and_wake(io, asleep);
     }
     if (!accepted)
         command_free(command);
@@ -325,8 +335,7 @@ void commands_stop(struct io_thread *io)
 {
     pthread_mutex_lock(&io->lock);
     io->closed = true;
-    wake(io);
-    pthread_mutex_unlock(&io->lock);
+    unlock_and_wake(io, true);
 }
 
 /* I/O thread: each command's meaning. */

@@ -54,6 +54,7 @@ struct io_thread {
 
     pthread_cond_t changed; /* signalled under the lock when clients or unanswered reach 0 */
     int wake_fd;            /* eventfd */
+    unsigned waking;        /* atomic: threads that write to it without the lock */
     struct event *wake_event;
 
     uint64_t client_count;     /* atomic: opened (the command may still wait) and not closed */

@@ -7,6 +7,7 @@
 #include "io_internal.h"
 #include "link.h"
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -358,6 +359,8 @@ void io_thread_stop(struct io_thread *io)
         return; /* a child leaks its parent's: nothing in it can be trusted */
     commands_stop(io);
     pthread_join(io->thread, NULL);
+    while (__atomic_load_n(&io->waking, __ATOMIC_ACQUIRE) > 0)
+        sched_yield();
     free_parts(io);
     io_unref(io);
 }

@@ -1,8 +1,9 @@
 #include "mailbox.h"
 #include "descriptors.h"
+#include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 enum { LATE_CHECKS = 5 }; /* a mailbox that waited for so many checks needs one more thread */
@@ -19,7 +20,9 @@ struct callback_pool {
     unsigned checks;     /* made so far */
     unsigned takes;      /* made so far */
     unsigned takes_then; /* at the last check */
-    int fd;              /* -1 once the pool is closed */
+    int fd;              /* the pipe: a token, one byte, wakes one thread; -1 once it is closed */
+    int write_fd;
+    unsigned waking; /* atomic: threads that write tokens without the lock */
 };
 
 struct mailbox {
@@ -45,6 +48,23 @@ static void pool_unref(struct callback_pool *pool)
     free(pool);
 }
 
+/* A pipe and no eventfd: of several threads that read from it, a write wakes one; from an eventfd
+ * it wakes all, and all but one go back to sleep. */
+static bool open_pipe(struct callback_pool *pool)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) != 0)
+        return false;
+    pool->fd = fds[0];
+    pool->write_fd = fds[1];
+    if (descriptors_add(fds[0]) && descriptors_add(fds[1]) &&
+        fcntl(fds[1], F_SETFL, O_NONBLOCK) == 0)
+        return true;
+    descriptors_close(fds[0], false);
+    descriptors_close(fds[1], false);
+    return false;
+}
+
 struct callback_pool *callback_pool_new(size_t block_limit)
 {
     struct callback_pool *pool = calloc(1, sizeof(*pool));
@@ -52,10 +72,7 @@ struct callback_pool *callback_pool_new(size_t block_limit)
         return NULL;
     pool->references = 1;
     pool->block_limit = block_limit;
-    pool->fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
-    if (pool->fd < 0 || !descriptors_add(pool->fd)) {
-        if (pool->fd >= 0)
-            close(pool->fd);
+    if (!open_pipe(pool)) {
         free(pool);
         return NULL;
     }
@@ -70,11 +87,14 @@ void callback_pool_free(struct callback_pool *pool)
     if (pool == NULL)
         return;
     pthread_mutex_lock(&pool->lock);
-    int fd = pool->fd;
-    pool->fd = -1;
+    int fd = pool->fd, write_fd = pool->write_fd;
+    pool->fd = pool->write_fd = -1;
     struct mailbox *ready = pool->first_ready;
     pool->first_ready = pool->last_ready = NULL;
     pthread_mutex_unlock(&pool->lock);
+    while (__atomic_load_n(&pool->waking, __ATOMIC_ACQUIRE) > 0)
+        sched_yield();
+    descriptors_close(write_fd, false);
     descriptors_close(fd, false);
     while (ready != NULL) {
         struct mailbox *m = ready;
@@ -98,20 +118,29 @@ uint64_t callback_pool_dropped(const struct callback_pool *pool)
     return __atomic_load_n(&pool->dropped, __ATOMIC_RELAXED);
 }
 
-static void signal_threads(const struct callback_pool *pool, uint64_t n)
+/* Gives the lock back and wakes n sleepers: in this order, since it is the first thing that a woken
+ * thread wants. Only sleepers are woken, so the pipe's 64 KiB never fill up. */
+static void unlock_and_wake(struct callback_pool *pool, unsigned n)
 {
-    /* Cannot fail or block: the counter holds 2^64 - 2 and the descriptor is ours. */
-    ssize_t ignored = write(pool->fd, &n, sizeof(n));
-    (void)ignored;
+    int fd = pool->write_fd;
+    bool wakes = n > 0 && fd >= 0;
+    if (wakes)
+        __atomic_add_fetch(&pool->waking, 1, __ATOMIC_ACQUIRE);
+    pthread_mutex_unlock(&pool->lock);
+    if (!wakes)
+        return;
+    for (; n > 0; n--) {
+        ssize_t ignored = write(fd, "", 1);
+        (void)ignored;
+    }
+    __atomic_sub_fetch(&pool->waking, 1, __ATOMIC_RELEASE);
 }
 
 void callback_pool_wake(struct callback_pool *pool, unsigned n)
 {
     pthread_mutex_lock(&pool->lock);
     pool->sleepers -= n < pool->sleepers ? n : pool->sleepers;
-    if (pool->fd >= 0 && n > 0)
-        signal_threads(pool, n);
-    pthread_mutex_unlock(&pool->lock);
+    unlock_and_wake(pool, n);
 }
 
 struct mailbox *mailbox_new(struct callback_pool *pool, uintptr_t owner)
@@ -187,20 +216,21 @@ static void make_ready(struct mailbox *m)
     pool->last_ready = m;
 }
 
-static void wake_one(struct callback_pool *pool)
+/* Whether a sleeper was counted as woken: a token is to be written for it. */
+static bool take_sleeper(struct callback_pool *pool)
 {
     if (pool->sleepers == 0)
-        return;
+        return false;
     pool->sleepers--;
-    signal_threads(pool, 1);
+    return true;
 }
 
-/* A thread that is awake looks for more before it sleeps: a second one would only wait for the
- * first one's interpreter lock. callback_pool_check sees to the case that it is held up. */
-static void wake_first(struct callback_pool *pool)
+/* For work that waits. A thread that is awake looks for more before it sleeps: a second one would
+ * only wait for the first one's interpreter lock. callback_pool_check sees to the case that it is
+ * held up. */
+static bool take_first_sleeper(struct callback_pool *pool)
 {
-    if (pool->threads <= pool->sleepers)
-        wake_one(pool);
+    return pool->first_ready != NULL && pool->threads <= pool->sleepers && take_sleeper(pool);
 }
 
 void callback_pool_enter(struct callback_pool *pool)
@@ -214,14 +244,12 @@ void callback_pool_leave(struct callback_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
     pool->threads--;
-    if (pool->first_ready != NULL && pool->fd >= 0)
-        wake_first(pool);
-    pthread_mutex_unlock(&pool->lock);
+    unlock_and_wake(pool, take_first_sleeper(pool));
 }
 
 void callback_pool_rouse(struct callback_pool *pool)
 {
-    uint64_t token;
+    uint8_t token;
     ssize_t ignored = 0;
 
     pthread_mutex_lock(&pool->lock);
@@ -242,19 +270,16 @@ static bool is_behind(const struct callback_pool *pool)
 void callback_pool_hurry(struct callback_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
-    if (is_behind(pool))
-        wake_one(pool);
-    pthread_mutex_unlock(&pool->lock);
+    unlock_and_wake(pool, is_behind(pool) && take_sleeper(pool));
 }
 
 bool callback_pool_dispatch(struct callback_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
-    if (pool->first_ready != NULL)
-        wake_first(pool);
+    bool wakes = take_first_sleeper(pool);
     bool behind = is_behind(pool);
     pool->takes_then = pool->takes;
-    pthread_mutex_unlock(&pool->lock);
+    unlock_and_wake(pool, wakes);
     return behind;
 }
 
@@ -263,11 +288,12 @@ bool callback_pool_check(struct callback_pool *pool)
     pthread_mutex_lock(&pool->lock);
     pool->checks++;
     bool behind = is_behind(pool);
-    if (behind && (pool->takes == pool->takes_then ||
-                   pool->checks - pool->first_ready->ready_at > LATE_CHECKS))
-        wake_one(pool);
+    bool wakes = behind &&
+                 (pool->takes == pool->takes_then ||
+                  pool->checks - pool->first_ready->ready_at > LATE_CHECKS) &&
+                 take_sleeper(pool);
     pool->takes_then = pool->takes;
-    pthread_mutex_unlock(&pool->lock);
+    unlock_and_wake(pool, wakes);
     return behind;
 }
 

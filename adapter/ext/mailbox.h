@@ -9,7 +9,7 @@
  *
  * A mailbox with work stands in the pool's ready list, once. A callback thread takes a mailbox,
  * runs one callback (or a few) and gives it back; callback_pool_dispatch wakes a thread through the
- * pool's eventfd (a semaphore), if all sleep. One short pthread mutex per pool guards
+ * pool's pipe, if all sleep. One short pthread mutex per pool guards
  * it all; it is never held while a callback runs, so a callback may post, subscribe, publish.
  *
  * Any thread may post. After fork the child forgets the pool (io_thread.h).
@@ -78,14 +78,14 @@ void callback_free(struct callback *c);
 struct callback_pool;
 
 /* limit: bytes that may wait for one block before its oldest are dropped. NULL: no memory or no
- * eventfd (errno tells). The eventfd is in the descriptor table. */
+ * pipe (errno tells). Its ends are in the descriptor table. */
 struct callback_pool *callback_pool_new(size_t block_limit);
 
-/* Closes the eventfd and frees what waits. No thread may be in callback_pool_take any more.
+/* Closes the pipe and frees what waits. No thread may be in callback_pool_take any more.
  * Mailboxes that are still referenced stay valid; what is posted to them from now on is refused. */
 void callback_pool_free(struct callback_pool *pool);
 
-/* The descriptor that a callback thread blocks in read() on (8 bytes) when take gave NULL: take
+/* The descriptor that a callback thread blocks in read() on (one byte) when take gave NULL: take
  * then counts the thread as asleep, and only sleepers are woken. */
 int callback_pool_fd(const struct callback_pool *pool);
 
@@ -98,7 +98,7 @@ int callback_pool_fd(const struct callback_pool *pool);
 void callback_pool_enter(struct callback_pool *pool);
 void callback_pool_leave(struct callback_pool *pool); /* awake, or after callback_pool_rouse */
 
-/* For a thread that was told NULL and did not read 8 bytes from the descriptor after that: it is
+/* For a thread that was told NULL and did not read a byte from the descriptor after that: it is
  * awake again. */
 void callback_pool_rouse(struct callback_pool *pool);
 

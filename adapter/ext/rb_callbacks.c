@@ -1,7 +1,7 @@
 /*
  * The callback threads: a few Ruby threads that run what the mailboxes hold.
  *
- * A thread without work blocks in read(eventfd) without the interpreter lock; with work it keeps
+ * A thread without work blocks in read(pipe) without the interpreter lock; with work it keeps
  * the lock from one callback to the next (Ruby's own time slices still let others in). Each step
  * into Ruby code is protected: an exception is reported and the thread goes on; a kill, a throw or
  * SystemExit ends the thread, and another takes its place.
@@ -36,8 +36,8 @@ struct worker {
 static void *wait_for_work(void *data)
 {
     struct worker *worker = data;
-    uint64_t count;
-    if (read(worker->fd, &count, sizeof(count)) == sizeof(count))
+    uint8_t token;
+    if (read(worker->fd, &token, sizeof(token)) == sizeof(token))
         worker->asleep = false;
     return NULL;
 }

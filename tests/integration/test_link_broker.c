@@ -99,7 +99,7 @@ static void collect_or_wait(void)
                                    .events = POLLIN};
     poll(polls, (nfds_t)n, 5);
     for (int i = 0; i < n; i++) {
-        uint64_t token;
+        uint8_t token;
         if (polls[i].revents && read(polls[i].fd, &token, sizeof(token)) < 0)
             continue;
     }

@@ -448,7 +448,7 @@ static void process_collect(struct process *p)
     struct callback *c;
     struct mailbox *m;
     struct pollfd wait = {.fd = callback_pool_fd(io_callbacks(p->io)), .events = POLLIN};
-    uint64_t token;
+    uint8_t token;
     poll(&wait, 1, 5);
     if (wait.revents != 0 && read(wait.fd, &token, sizeof(token)) < 0)
         return;

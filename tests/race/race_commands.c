@@ -117,7 +117,7 @@ static void *run_callbacks(void *argument)
         struct callback *c;
         struct mailbox *m = callback_pool_take(pool, &c);
         if (m == NULL) {
-            uint64_t token;
+            uint8_t token;
             MUST(read(callback_pool_fd(pool), &token, sizeof(token)) == sizeof(token));
             continue;
         }

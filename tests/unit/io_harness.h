@@ -203,7 +203,7 @@ static inline struct callback *harness_callback_within(struct io_thread *io, str
         struct callback *c;
         struct mailbox *m = callback_pool_take(pool, &c);
         if (m == NULL) {
-            uint64_t token;
+            uint8_t token;
             if (!harness_readable(callback_pool_fd(pool), timeout_ms))
                 return NULL;
             MUST(read(callback_pool_fd(pool), &token, sizeof(token)) == sizeof(token));
