@@ -91,7 +91,10 @@ static const char help[] =
     "  -V, --version          print the version and exit\n"
     "  -h, --help             print this and exit\n"
     "\n"
-    "SIGTERM and SIGINT end it in order: what is queued is sent, for at most 5 seconds.\n";
+    "SIGTERM and SIGINT end it in order: what is queued is sent, for at most 5 seconds. SIGHUP "
+    "reads\n"
+    "the certificate, the key, the CA and the secret again; without any of them it ends the "
+    "broker.\n";
 
 static bool wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

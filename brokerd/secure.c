@@ -16,7 +16,7 @@ static void warn_of_end(const char *file, int64_t seconds)
         log_warn("the certificate %s expires in %lld hours", file, (long long)seconds / 3600);
 }
 
-bool secure_open(struct server *server)
+bool secure_read(struct server *server)
 {
     const struct options *o = server->options;
     char reason[TLS_REASON_MAX];
@@ -24,11 +24,13 @@ bool secure_open(struct server *server)
         .ca_file = o->tls_client_ca, .cert_file = o->tls_cert, .key_file = o->tls_key};
     if (o->tls_cert == NULL)
         return true;
-    server->tls = tls_server_context_new(&settings, reason);
-    if (server->tls == NULL) {
+    struct tls_context *context = tls_server_context_new(&settings, reason);
+    if (context == NULL) {
         log_error("cannot serve tls+tcp: %s", reason);
         return false;
     }
+    tls_context_free(server->tls);
+    server->tls = context;
     warn_of_end(o->tls_cert, tls_context_seconds_left(server->tls));
     return true;
 }

@@ -15,8 +15,10 @@
 struct connection;
 struct server;
 
-/* Reads the certificate and key of the options. false after one logged line. */
-bool secure_open(struct server *server);
+/* Reads the certificate, the key and the clients' authority of the options, at the start and again
+ * whenever they may have changed. false after one logged line: what was read before stays. Open
+ * connections keep what they began with. */
+bool secure_read(struct server *server);
 
 /* As recv: plaintext, 0 at the end, -1 with errno: EAGAIN also while records or the handshake are
  * incomplete, EPROTO when TLS failed (secure_reason). */

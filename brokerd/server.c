@@ -86,6 +86,51 @@ static void on_signal(evutil_socket_t number, short what, void *context)
     }
 }
 
+static void forget_secret(struct server *server)
+{
+    if (server->secret != NULL)
+        OPENSSL_cleanse(server->secret, server->secret_length);
+    free(server->secret);
+}
+
+/* false after one logged line: the secret that was read before stays. */
+static bool read_secret(struct server *server)
+{
+    if (server->options->secret_file == NULL)
+        return true;
+    size_t length;
+    uint8_t *secret = authenticate_read_secret(server->options->secret_file, &length);
+    if (secret == NULL)
+        return false;
+    forget_secret(server);
+    server->secret = secret;
+    server->secret_length = length;
+    return true;
+}
+
+/* Files may have been replaced. Without any the signal ends the broker, as it ends most programs
+ * whose terminal is closed. */
+static void on_hangup(evutil_socket_t number, short what, void *context)
+{
+    struct server *server = context;
+    const struct options *o = server->options;
+    if (o->secret_file == NULL && o->tls_cert == NULL) {
+        on_signal(number, what, context);
+        return;
+    }
+    bool secret = read_secret(server), certificate = secure_read(server);
+    if (secret && certificate)
+        log_info("read the %s again: new connections meet what is in there now",
+                 o->tls_cert == NULL      ? "secret"
+                 : o->secret_file == NULL ? "certificate"
+                                          : "certificate and the secret");
+    else
+        log_error("goes on with the %s that it had", !secret && !certificate
+                                                         ? "secret and certificate"
+                                                     : secret ? "certificate"
+                                                              : "secret");
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *context)
 {
     (void)fd, (void)what;
@@ -250,9 +295,11 @@ static bool open_loop(struct server *server)
     server->tick = event_new(server->base, -1, EV_PERSIST, on_tick, server);
     server->on_sigterm = evsignal_new(server->base, SIGTERM, on_signal, server);
     server->on_sigint = evsignal_new(server->base, SIGINT, on_signal, server);
+    server->on_sighup = evsignal_new(server->base, SIGHUP, on_hangup, server);
     return server->tick != NULL && server->on_sigterm != NULL && server->on_sigint != NULL &&
-           event_add(server->tick, &every) == 0 && event_add(server->on_sigterm, NULL) == 0 &&
-           event_add(server->on_sigint, NULL) == 0;
+           server->on_sighup != NULL && event_add(server->tick, &every) == 0 &&
+           event_add(server->on_sigterm, NULL) == 0 && event_add(server->on_sigint, NULL) == 0 &&
+           event_add(server->on_sighup, NULL) == 0;
 }
 
 static bool open_state(struct server *server)
@@ -290,12 +337,8 @@ bool server_open(struct server *server, const struct options *options)
     TAILQ_INIT(&server->catching_up);
     engines_init(&server->engines);
     server->engines.lingering_second = server->now / 1000;
-    const char *secret_file = options->secret_file;
     count_descriptors(server);
-    if (secret_file != NULL &&
-        (server->secret = authenticate_read_secret(secret_file, &server->secret_length)) == NULL)
-        return false;
-    if (!secure_open(server))
+    if (!read_secret(server) || !secure_read(server))
         return false;
     if (!open_state(server) || !open_loop(server)) {
         log_error("cannot start: %s", strerror(errno));
@@ -324,7 +367,8 @@ void server_close(struct server *server)
             event_free(server->listeners[i]->event);
         listener_free(server->listeners[i]);
     }
-    struct event *events[] = {server->tick, server->on_sigterm, server->on_sigint};
+    struct event *events[] = {server->tick, server->on_sigterm, server->on_sigint,
+                              server->on_sighup};
     for (size_t i = 0; i < sizeof(events) / sizeof(*events); i++)
         if (events[i] != NULL)
             event_free(events[i]);
@@ -335,9 +379,7 @@ void server_close(struct server *server)
     origins_free(server->origins);
     free(server->sessions.buckets);
     free(server->matched);
-    if (server->secret != NULL)
-        OPENSSL_cleanse(server->secret, server->secret_length);
-    free(server->secret);
+    forget_secret(server);
     tls_context_free(server->tls);
     free(server->read_buffer);
     free(server->iov);

@@ -106,7 +106,7 @@ struct server {
     uint8_t *secret;         /* NULL: everybody may speak */
     size_t secret_length;
     uint32_t request_max; /* bytes of a request's SP body */
-    struct event *tick, *on_sigterm, *on_sigint;
+    struct event *tick, *on_sigterm, *on_sigint, *on_sighup;
     int64_t started, now;  /* monotonic milliseconds */
     int64_t idle_since;    /* when the last session ended (or the start) */
     int64_t accept_paused; /* until then no accept: descriptors ran out; 0 not paused */

@@ -90,6 +90,7 @@ static struct tls_context *context_new(const struct tls_settings *settings, bool
     snprintf(reason, TLS_REASON_MAX, "out of memory");
     if (!context)
         return NULL;
+    context->references = 1;
     context->is_server = is_server;
     context->memory = tls_memory_method();
     context->ssl = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
@@ -119,7 +120,7 @@ struct tls_context *tls_client_context_new(const struct tls_settings *settings, 
 
 void tls_context_free(struct tls_context *context)
 {
-    if (!context)
+    if (!context || --context->references > 0)
         return;
     SSL_CTX_free(context->ssl);
     BIO_meth_free(context->memory);

@@ -10,6 +10,7 @@
 enum { RECORD_SIZE = 16384, ALERT_OFFSET = SSL_AD_REASON_OFFSET };
 
 struct tls_filter {
+    struct tls_context *context; /* a reference */
     SSL *ssl;
     struct buffer in, out;
     enum tls_result state;       /* TLS_OK until it has ended or failed */
@@ -95,11 +96,13 @@ static bool prepare(struct tls_filter *filter, const struct tls_context *context
     return buffer_length(&filter->out) > 0;
 }
 
-struct tls_filter *tls_filter_new(const struct tls_context *context, const char *host)
+struct tls_filter *tls_filter_new(struct tls_context *context, const char *host)
 {
     struct tls_filter *filter = calloc(1, sizeof(*filter));
     if (!filter)
         return NULL;
+    filter->context = context;
+    context->references++;
     buffer_init(&filter->in, TLS_INPUT_MAX);
     buffer_init(&filter->out, TLS_OUTPUT_MAX);
     ERR_clear_error();
@@ -115,6 +118,7 @@ void tls_filter_free(struct tls_filter *filter)
     if (!filter)
         return;
     SSL_free(filter->ssl);
+    tls_context_free(filter->context);
     buffer_release(&filter->in);
     buffer_release(&filter->out);
     free(filter);

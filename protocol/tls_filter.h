@@ -41,7 +41,8 @@ struct tls_filter;
 struct tls_context *tls_server_context_new(const struct tls_settings *settings, char *reason);
 struct tls_context *tls_client_context_new(const struct tls_settings *settings, char *reason);
 
-/* All its filters must be gone. NULL is nothing. */
+/* The owner's part ends; filters that are still there keep what they need of it. NULL is nothing.
+ */
 void tls_context_free(struct tls_context *context);
 
 /* Seconds until the own certificate ends (below 0: it has ended); INT64_MAX without one. */
@@ -49,7 +50,7 @@ int64_t tls_context_seconds_left(const struct tls_context *context);
 
 /* One connection. host: the name or the numeric address that a server's certificate must be for;
  * NULL on the server's side. NULL when memory is out. A client's first bytes wait as output. */
-struct tls_filter *tls_filter_new(const struct tls_context *context, const char *host);
+struct tls_filter *tls_filter_new(struct tls_context *context, const char *host);
 
 /* NULL is nothing. */
 void tls_filter_free(struct tls_filter *filter);

@@ -6,6 +6,7 @@
 #include <openssl/ssl.h>
 
 struct tls_context {
+    unsigned references; /* its owner's, and one of each filter */
     SSL_CTX *ssl;
     BIO_METHOD *memory; /* the filter's two buffers as a BIO; outlives every SSL that uses it */
     bool is_server;
