@@ -26,12 +26,14 @@ static int64_t clock_ms(void)
 
 static void set_accepting(struct server *server, bool accepting)
 {
+    bool all = true;
     for (size_t i = 0; i < server->listener_count; i++) {
-        if (accepting)
-            event_add(server->listeners[i]->event, NULL);
-        else
+        if (!accepting)
             event_del(server->listeners[i]->event);
+        else
+            all &= event_add(server->listeners[i]->event, NULL) == 0;
     }
+    server->accept_paused = accepting && all ? 0 : server->now; /* the next tick tries again */
 }
 
 /* A full table of descriptors would make the listener readable for ever: it rests until the next
@@ -42,7 +44,6 @@ static void on_accept_failure(struct server *server, const struct listener *list
                 "cannot accept on %s: %s; trying again in half a second", listener->name,
                 strerror(errno));
     server->counters.accept_failures++;
-    server->accept_paused = server->now;
     set_accepting(server, false);
 }
 
@@ -135,10 +136,8 @@ static void on_tick(evutil_socket_t fd, short what, void *context)
 {
     (void)fd, (void)what;
     struct server *server = context;
-    if (server->accept_paused != 0 && server->drain_until == 0) {
-        server->accept_paused = 0;
+    if (server->accept_paused != 0 && server->drain_until == 0)
         set_accepting(server, true);
-    }
     struct connection *next;
     for (struct connection *c = TAILQ_FIRST(&server->connections); c != NULL; c = next) {
         next = TAILQ_NEXT(c, entry);

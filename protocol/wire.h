@@ -23,7 +23,7 @@ enum {
     WIRE_NONCE_SIZE = 32,
     WIRE_PROOF_SIZE = 64, /* client nonce and HMAC-SHA-256 */
     WIRE_NAME_MAX = 255,
-    WIRE_BATCH_SIZE = 256 * 1024,       /* one FETCH reply, unless a single record is larger */
+    WIRE_BATCH_SIZE = 128 * 1024,       /* one FETCH reply, unless a single record is larger */
     WIRE_ATTACH_PART_SIZE = 1024 * 1024 /* one part of an ATTACH list at the most */
 };
 

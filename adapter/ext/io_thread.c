@@ -185,6 +185,7 @@ static void on_tick(evutil_socket_t fd, short what, void *context)
     uint64_t late = io->now_ms - io->ticked_ms - TICK_MS;
     bool excused = io->now_ms >= io->ticked_ms + TICK_MS + TICK_LATE_MS;
     io->ticked_ms = io->now_ms;
+    link_tick(io->link);
     if (excused)
         link_catch_up(io->link);
     for (struct client *c = io->clients; c != NULL; c = next) {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+/* Without memory there is no timer: link_tick sees to it. */
 static void set_timer(struct event *timer, uint64_t ms)
 {
     struct timeval tv = {.tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000) * 1000};
@@ -88,6 +89,12 @@ static void timer_fired(evutil_socket_t fd, short what, void *context)
         set_timer(link->timer, deadline - now);
     else
         link_down(link, link->state == LINK_ATTACHED ? "nothing was heard for 15 s" : "timed out");
+}
+
+void link_tick(struct link *link)
+{
+    if (!link->stopped && !event_pending(link->timer, EV_TIMEOUT, NULL))
+        set_timer(link->timer, 0);
 }
 
 static void refill_fired(evutil_socket_t fd, short what, void *context)

@@ -50,9 +50,13 @@ void link_publish(struct link *link, const void *channel, size_t channel_length,
 void link_flush(struct link *link);
 
 /* At the end of a turn, behind io_flush, when clients were found lagging: a process that has much
- * to catch up with takes it at its browsers' pace, as long as they go on reading, at least a batch
- * in a second. Else all of them would be closed as too slow when a stopped process goes on. */
+ * to catch up with takes it at its browsers' pace, as long as they go on reading, at least two
+ * batches in a second. Else all of them would be closed as too slow when a stopped process goes on.
+ */
 void link_pace(struct link *link);
+
+/* Once a second: begins again where there was no memory for the timer that connects and waits. */
+void link_tick(struct link *link);
 
 /* The process did not run for a while: the link has an absence to catch up with. */
 void link_catch_up(struct link *link);

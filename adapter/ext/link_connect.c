@@ -84,7 +84,8 @@ static const char *connected(struct link *link)
     sp_hello_encode(hello, SP_REQ);
     buffer_commit(&link->out, SP_HELLO_SIZE);
     link->state = LINK_GREETING;
-    event_add(link->readable, NULL);
+    if (event_add(link->readable, NULL) != 0)
+        return "out of memory";
     return link_write(link);
 }
 
@@ -111,9 +112,8 @@ static const char *try_address(struct link *link)
         return strerror(errno);
     link->readable = event_new(link->io->base, link->fd, EV_READ | EV_PERSIST, readable, link);
     link->writable = event_new(link->io->base, link->fd, EV_WRITE, writable, link);
-    if (!link->readable || !link->writable)
+    if (!link->readable || !link->writable || event_add(link->writable, NULL) != 0)
         return "out of memory";
-    event_add(link->writable, NULL);
     return NULL;
 }
 
@@ -144,9 +144,8 @@ static const char *resolve(struct link *link)
     if (link->resolver < 0)
         return strerror(errno);
     link->resolved = event_new(link->io->base, link->resolver, EV_READ, resolved, link);
-    if (!link->resolved)
+    if (!link->resolved || event_add(link->resolved, NULL) != 0)
         return "out of memory";
-    event_add(link->resolved, NULL);
     return NULL;
 }
 

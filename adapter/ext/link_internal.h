@@ -22,11 +22,10 @@
 #include "wire.h"
 
 enum {
-    LINK_CREDITS = 8,          /* FETCH requests parked at the broker */
-    LINK_REFILL_MS = 20,       /* or when half are used */
-    LINK_CATCH_UP_CREDITS = 4, /* after an absence: full batches, and clients that may lag */
-    LINK_PACED_CREDITS = 2,    /* while they lag: what it brings fits into their queues */
-    LINK_PACE_MS = 1000,       /* clients that lag are waited for so long, for each batch */
+    LINK_CREDITS = 8,       /* FETCH requests parked at the broker: 1 MiB, a client's queue */
+    LINK_REFILL_MS = 20,    /* or when half are used */
+    LINK_PACED_CREDITS = 4, /* while clients lag: what they bring fits into the queues */
+    LINK_PACE_MS = 1000,    /* clients that lag are waited for so long, for each two batches */
     LINK_PACE_LOOK_MS = 2,
     LINK_BEHIND = 1024,      /* messages that the broker has and we have not: not live yet */
     LINK_FAR_BEHIND = 16384, /* more than a live process ever is */

@@ -111,8 +111,7 @@ const char *link_write(struct link *link)
             return NULL; /* it is the broker's turn: link_read goes on */
         if (n < 0 && errno == EAGAIN) {
             link->write_blocked = true;
-            event_add(link->writable, NULL);
-            return NULL;
+            return event_add(link->writable, NULL) == 0 ? NULL : "out of memory";
         }
         if (n < 0)
             return failure(link);

@@ -67,9 +67,7 @@ void link_catch_up(struct link *link)
 
 static unsigned credits_wanted(const struct link *link)
 {
-    if (!link->catching_up)
-        return LINK_CREDITS;
-    return link->paced ? LINK_PACED_CREDITS : LINK_CATCH_UP_CREDITS;
+    return link->paced ? LINK_PACED_CREDITS : LINK_CREDITS;
 }
 
 static const char *fetch_reply(struct link *link, const struct wire_reply *reply,
@@ -88,10 +86,8 @@ static const char *fetch_reply(struct link *link, const struct wire_reply *reply
         return NULL;
     }
     struct timeval wait = {.tv_usec = LINK_REFILL_MS * 1000};
-    if (link->fetch_count <= credits_wanted(link) / 2)
+    if (link->fetch_count <= credits_wanted(link) / 2 || event_add(link->refill, &wait) != 0)
         link->refill_due = true;
-    else
-        event_add(link->refill, &wait);
     return NULL;
 }
 
@@ -131,7 +127,7 @@ void link_pace(struct link *link)
         link->paced_ms = io->now_ms;
     if (io->now_ms - link->paced_ms >= LINK_PACE_MS) {
         link->paced_ms = io->now_ms;
-        fetch(link, 1);
+        fetch(link, LINK_PACED_CREDITS / 2);
         link_flush(link);
     } else if (link->refill_due) {
         event_add(link->refill, &(struct timeval){.tv_usec = LINK_PACE_LOOK_MS * 1000});

@@ -3,11 +3,13 @@
 
 /*
  * Allocations that fail where the test wants it: the program is linked with --wrap, so that our own
- * code (not that of the libraries) asks here. One file, one thread.
+ * code asks here, and libevent is told to. One file, one thread.
  */
 #include <errno.h>
+#include <event2/event.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 static long no_memory_after = -1; /* so many succeed, then it begins; -1: never */
 static bool no_memory_stays;      /* then all fail, else only one */
@@ -45,11 +47,30 @@ void *__wrap_realloc(void *old, size_t size)
     return no_memory_now() ? NULL : __real_realloc(old, size);
 }
 
+/* Before anything of libevent is called. */
+static inline void no_memory_of_libevent(void)
+{
+    event_set_mem_functions(__wrap_malloc, __wrap_realloc, free);
+}
+
 static inline void no_memory_begin(long after, bool stays)
 {
     no_memory_after = after;
     no_memory_stays = stays;
     no_memory_happened = false;
+}
+
+/* For what the test itself needs in between; the result is for no_memory_resume. */
+static inline long no_memory_pause(void)
+{
+    long after = no_memory_after;
+    no_memory_after = -1;
+    return after;
+}
+
+static inline void no_memory_resume(long after)
+{
+    no_memory_after = after;
 }
 
 /* Whether an allocation failed since. */

@@ -9,7 +9,7 @@
 #include "wire.h"
 #include <criterion/criterion.h>
 
-TestSuite(broker_no_memory, .timeout = 250);
+TestSuite(broker_no_memory, .init = no_memory_of_libevent, .timeout = 250);
 
 enum { PEERS = 2, RECEIVED = 1 << 20 };
 

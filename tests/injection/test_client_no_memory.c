@@ -8,7 +8,7 @@
 #include "client_internal.h"
 #include "commands.h"
 
-TestSuite(client_no_memory, .timeout = 250);
+TestSuite(client_no_memory, .init = no_memory_of_libevent, .timeout = 250);
 
 enum { READ_BUFFER = 65536, WS = 0, WS_DEFLATE = 1, SSE = 2, CLIENTS = 3 };
 

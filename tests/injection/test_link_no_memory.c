@@ -5,7 +5,7 @@
 
 #include "../unit/link_fixture.h"
 
-TestSuite(link_no_memory, .timeout = 250);
+TestSuite(link_no_memory, .init = no_memory_of_libevent, .timeout = 250);
 
 static unsigned turns;
 
@@ -18,11 +18,15 @@ static void on_turn_limit(evutil_socket_t fd, short what, void *context)
 /* Answers whatever the link asks, as a broker does, for some turns of the loop. */
 static void serve(unsigned milliseconds, bool *delivered)
 {
-    struct timeval limit = {.tv_usec = (suseconds_t)milliseconds * 1000};
+    struct timeval limit = {.tv_sec = milliseconds / 1000,
+                            .tv_usec = (suseconds_t)(milliseconds % 1000) * 1000};
+    long after = no_memory_pause();
     struct event *timer = evtimer_new(f.io.base, on_turn_limit, NULL);
     bool greeted = false;
     unsigned last = f.connections;
     event_add(timer, &limit);
+    no_memory_resume(after);
+    link_tick(f.io.link); /* the I/O thread's, once a second */
     for (turns = 0; turns == 0;) {
         link_flush(f.io.link);
         one_turn();

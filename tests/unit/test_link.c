@@ -76,30 +76,6 @@ Test(link, eight_credits_are_parked_and_refilled_when_half_are_used)
     cr_assert_eq(fetches_that_came(), 4);
 }
 
-Test(link, four_credits_are_parked_until_what_was_missed_has_come)
-{
-    f.head = 3;
-    link_start(f.io.link);
-    broker_attach(1, 0, 0);
-    broker_hang_up();
-    f.head = 2000;
-    broker_accept(2);
-    struct asked a = broker_next(WIRE_ATTACH);
-    broker_attach_ok(&a, 0, 0);
-    WAIT_FOR(has_message());
-    cr_assert_eq(fetches_that_came(), 4);
-    struct batch_bytes empty = {.records = 0};
-    broker_batch(&credits[0], &empty, 100);
-    broker_batch(&credits[1], &empty, 200);
-    WAIT_FOR(has_message());
-    cr_assert_eq(fetches_that_came(), 2);
-    broker_batch(&credits[0], &empty, 2000);
-    broker_batch(&credits[1], &empty, 2000);
-    broker_batch(&credits[2], &empty, 2000);
-    WAIT_FOR(has_message());
-    cr_assert_geq(fetches_that_came(), 5);
-}
-
 Test(link, a_credit_is_refilled_20_ms_after_the_last_batch)
 {
     link_start(f.io.link);
