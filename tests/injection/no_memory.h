@@ -3,7 +3,7 @@
 
 /*
  * Allocations that fail where the test wants it: the program is linked with --wrap, so that our own
- * code asks here, and libevent is told to. One file, one thread.
+ * code, and zlib through it, asks here, and libevent is told to. One file, one thread.
  */
 #include <errno.h>
 #include <event2/event.h>
