@@ -411,4 +411,32 @@ static inline void expect_no_callback(void)
     cr_assert(!next_callback(&kind, text), "callback %d (%s)", kind, text);
 }
 
+static inline void subscribe_many(struct block **blocks, unsigned n)
+{
+    char name[201];
+    for (unsigned i = 0; i < n; i++) {
+        snprintf(name, sizeof(name), "%0200u", i);
+        blocks[i] = subscribe_to(name);
+    }
+}
+
+/* ---- what was asked ---- */
+
+static inline void expect_record(const struct asked *a, uint32_t n, uint8_t type,
+                                 const char *channel, const char *payload, uint64_t sequence)
+{
+    struct wire_record r = asked_record(a, n);
+    cr_assert_eq(r.type, type, "record %u has type %u", n, r.type);
+    cr_assert_eq(r.sequence, sequence, "record %u has sequence %llu", n,
+                 (unsigned long long)r.sequence);
+    cr_assert(r.channel_length == strlen(channel) &&
+                  memcmp(r.channel, channel, r.channel_length) == 0,
+              "record %u is for %.*s", n, r.channel_length, (const char *)r.channel);
+    cr_assert(r.payload_length == strlen(payload) &&
+                  memcmp(r.payload, payload, r.payload_length) == 0,
+              "record %u is %.*s", n, (int)r.payload_length, (const char *)r.payload);
+    cr_assert_eq(r.id, 0);
+    cr_assert_eq(r.origin, type == WIRE_PUBLISH ? f.io.link->unanswered.origin : 0);
+}
+
 #endif
