@@ -31,12 +31,14 @@ RSpec.describe "Hardening" do
         def on_open(client)
           client.subscribe("gc") { |_, message| client.write("block " + message) }
           client.subscribe("gc.*", match: :redis)
+          client.write("subscribed")
         end
         def on_message(client, data) = client.publish(data, "hello")
         def on_close(client) = report("closed")
       RUBY
       3.times do
         clients = Array.new(8) { websocket(methods, server: server) }
+        clients.each { |client| expect(client.receive(20)).to eq("subscribed") } # else a publish may be earlier
         clients.each_with_index do |client, n|
           client.text(n.odd? ? "gc" : "gc.x")
         end

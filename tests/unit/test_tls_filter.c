@@ -520,6 +520,21 @@ Test(tls_filter, renegotiation_is_refused_and_harmless)
     raw_close(&r);
 }
 
+/* OpenSSL refuses some of these by itself today, so that no peer would show who else does. */
+Test(tls_filter, what_is_off_is_off_on_both_sides)
+{
+    struct pair p;
+    pair_contexts(&p, 0);
+    const uint64_t off = SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET;
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(SSL_CTX_get_options(p.contexts[i]->ssl) & off, off);
+        cr_assert_eq(SSL_CTX_get_session_cache_mode(p.contexts[i]->ssl), SSL_SESS_CACHE_OFF);
+        cr_assert_eq(SSL_CTX_get_num_tickets(p.contexts[i]->ssl), 0);
+        cr_assert_eq(SSL_CTX_get_min_proto_version(p.contexts[i]->ssl), TLS1_2_VERSION);
+        tls_context_free(p.contexts[i]);
+    }
+}
+
 Test(tls_filter, a_peer_that_asks_for_keys_and_does_not_read_is_bounded)
 {
     struct pair p;
