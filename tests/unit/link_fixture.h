@@ -52,7 +52,7 @@ static inline void on_readable(evutil_socket_t fd, short what, void *context)
 {
     (void)what, (void)context;
     uint8_t *room = buffer_reserve(&f.in, 65536);
-    ssize_t n = recv(fd, room, 65536, MSG_DONTWAIT);
+    ssize_t n = room == NULL ? 0 : recv(fd, room, 65536, MSG_DONTWAIT); /* 0: it hangs up */
     if (n > 0)
         buffer_commit(&f.in, (size_t)n);
     else if (n == 0 || errno != EAGAIN) {
