@@ -9,6 +9,7 @@
  * means that the link is new, so attach again and repeat. The layouts are those of
  * docs/protocol.md; numbers are little-endian, which is what this program takes the machine to be.
  */
+#include "nng_dial.h"
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
 #include <stdint.h>
@@ -177,7 +178,7 @@ int main(int argc, char **argv)
     check(nng_req0_open(&socket_), "open");
     check(nng_socket_set_ms(socket_, NNG_OPT_REQ_RESENDTIME, 200), "resend time");
     check(nng_socket_set_ms(socket_, NNG_OPT_RECONNMINT, 10), "reconnect time");
-    check(nng_dial(socket_, argv[1], NULL, NNG_FLAG_NONBLOCK), "dial");
+    check(dial_for_good(socket_, argv[1]), "dial");
     attach(subscribes);
     if (subscribes)
         fprintf(stderr, "nng_client: subscribed\n"), subscribe(strtoull(argv[4], NULL, 10));

@@ -15,6 +15,7 @@
  * stands in nng_client.c: a request may be repeated, NOT_ATTACHED means attach and repeat. Numbers
  * are little-endian, which is what this program takes the machine to be.
  */
+#include "nng_dial.h"
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
 #include <pthread.h>
@@ -350,7 +351,7 @@ int main(int argc, char **argv)
     check(nng_socket_set_size(socket_, NNG_OPT_RECVMAXSZ, 0), "message size"); /* the broker's */
     check(nng_ctx_open(&input, socket_), "context");
     check(nng_ctx_open(&output, socket_), "context");
-    check(nng_dial(socket_, argv[1], NULL, NNG_FLAG_NONBLOCK), "dial");
+    check(dial_for_good(socket_, argv[1]), "dial");
     attach_again(output, 0);
     fprintf(stderr, "nng_engine: attached\n");
     if (pthread_create(&reader, NULL, read_input, &input) != 0)

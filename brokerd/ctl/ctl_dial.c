@@ -7,6 +7,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+enum { LOOK_EVERY_MS = 1000 };
+
 static char late_line[512];
 
 static void give_up(int number)
@@ -47,8 +49,55 @@ static const char *reason(int error, const char *url)
     }
 }
 
-int ctl_dial(nng_socket socket, const struct ctl_options *options)
+static void note_connection(nng_pipe pipe, nng_pipe_ev event, void *arg)
 {
+    struct ctl_dial *dial = arg;
+    int id = nng_pipe_id(pipe);
+    if (event == NNG_PIPE_EV_ADD_PRE)
+        atomic_store(&dial->connection, id);
+    else
+        atomic_compare_exchange_strong(&dial->connection, &id, 0);
+}
+
+/* A dialer that is not started. An error of libnng's, 0, or -1 with the reason printed. */
+static int new_dialer(struct ctl_dial *dial)
+{
+    int error = nng_dialer_create(&dial->dialer, dial->socket, dial->options->url);
+    if (error == 0 && ctl_tls_is_wanted(dial->options) &&
+        ctl_tls_configure(dial->dialer, dial->options) != CTL_DONE)
+        return -1;
+    return error;
+}
+
+static void look_after_dialer(void *arg)
+{
+    struct ctl_dial *dial = arg;
+    if (nng_aio_result(dial->sleep) != 0)
+        return; /* ctl_undial */
+    bool is_apart = atomic_load(&dial->connection) == 0;
+    if (is_apart && dial->was_apart) {
+        nng_dialer_close(dial->dialer);
+        if (new_dialer(dial) == 0)
+            nng_dialer_start(dial->dialer, NNG_FLAG_NONBLOCK);
+        is_apart = false;
+    }
+    dial->was_apart = is_apart;
+    nng_sleep_aio(LOOK_EVERY_MS, dial->sleep);
+}
+
+static int watch(struct ctl_dial *dial)
+{
+    int error = nng_aio_alloc(&dial->sleep, look_after_dialer, dial);
+    if (error == 0)
+        error = nng_pipe_notify(dial->socket, NNG_PIPE_EV_ADD_PRE, note_connection, dial);
+    if (error == 0)
+        error = nng_pipe_notify(dial->socket, NNG_PIPE_EV_REM_POST, note_connection, dial);
+    return error;
+}
+
+int ctl_dial(struct ctl_dial *dial, nng_socket socket, const struct ctl_options *options)
+{
+    *dial = (struct ctl_dial){.options = options, .socket = socket};
     snprintf(late_line, sizeof(late_line),
              "brokerctl: no broker at %.400s: no connection within %g s (--timeout sets the "
              "limit)\n",
@@ -56,16 +105,23 @@ int ctl_dial(nng_socket socket, const struct ctl_options *options)
     struct sigaction action = {.sa_handler = give_up};
     sigaction(SIGALRM, &action, NULL);
     set_alarm(options->timeout_ms);
-    nng_dialer dialer;
-    int error = nng_dialer_create(&dialer, socket, options->url);
-    if (error == 0 && ctl_tls_is_wanted(options) && ctl_tls_configure(dialer, options) != CTL_DONE)
+    int error = watch(dial);
+    if (error == 0 && (error = new_dialer(dial)) == -1)
         return CTL_FAILED;
     if (error == 0)
-        error = nng_dialer_start(dialer, 0);
+        error = nng_dialer_start(dial->dialer, 0);
     set_alarm(0);
     if (error != 0)
         return ctl_fail("no broker at %s: %s. Is brokerd running? --url or BROKERD_URL names "
                         "another place",
                         options->url, reason(error, options->url));
+    nng_sleep_aio(LOOK_EVERY_MS, dial->sleep);
     return CTL_DONE;
+}
+
+void ctl_undial(struct ctl_dial *dial)
+{
+    nng_aio_stop(dial->sleep);
+    nng_close(dial->socket);
+    nng_aio_free(dial->sleep);
 }

@@ -1,6 +1,5 @@
 #include "ctl_link.h"
 #include "ctl_auth.h"
-#include "ctl_dial.h"
 #include <errno.h>
 #include <nng/protocol/reqrep0/req.h>
 #include <stdlib.h>
@@ -148,7 +147,7 @@ int ctl_link_open(struct ctl_link *link, const struct ctl_options *options)
     if (error != 0)
         return ctl_fail("no NNG socket: %s", nng_strerror(error));
     nng_socket_set_ms(link->socket, NNG_OPT_REQ_RESENDTIME, RESEND_MS);
-    if (ctl_dial(link->socket, options) != CTL_DONE ||
+    if (ctl_dial(&link->dial, link->socket, options) != CTL_DONE ||
         (options->secret_file != NULL && authenticate(link) != CTL_DONE)) {
         ctl_link_close(link);
         return CTL_FAILED;
@@ -161,7 +160,7 @@ void ctl_link_close(struct ctl_link *link)
     if (link->answer != NULL)
         nng_msg_free(link->answer);
     link->answer = NULL;
-    nng_close(link->socket);
+    ctl_undial(&link->dial);
 }
 
 int ctl_link_call(struct ctl_link *link, const struct wire_request *request, const void *body,

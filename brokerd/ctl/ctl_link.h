@@ -6,6 +6,7 @@
  * repeats a request by itself; with a secret the new connection proves it again.
  */
 #include "ctl.h"
+#include "ctl_dial.h"
 #include "wire.h"
 #include <nng/nng.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@
 struct ctl_link {
     const struct ctl_options *options;
     nng_socket socket;
+    struct ctl_dial dial;
     uint64_t session; /* 0 until the first ATTACH */
     uint64_t generation;
     bool is_proven;  /* with a secret: this connection has proved it, both ways */

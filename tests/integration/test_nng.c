@@ -87,11 +87,14 @@ struct client {
     FILE *out;
 };
 
-static struct client client_start(const char *path, const char *verb, const char *count)
+/* Another program of the build, its two outputs in one pipe. */
+static struct client program_start(const char *name, const char *const *arguments)
 {
-    char broker_program[] = BROKERD_PROGRAM, program[512], url[160];
-    snprintf(program, sizeof(program), "%s/nng_client", dirname(broker_program));
-    snprintf(url, sizeof(url), "ipc://%s", path);
+    char broker_program[] = BROKERD_PROGRAM, program[512];
+    snprintf(program, sizeof(program), "%s/%s", dirname(broker_program), name);
+    const char *argv[8] = {program};
+    for (int i = 0; arguments[i] != NULL; i++)
+        argv[i + 1] = arguments[i];
     int out[2];
     cr_assert(pipe2(out, O_CLOEXEC) == 0);
     struct client c = {.pid = fork()};
@@ -99,12 +102,19 @@ static struct client client_start(const char *path, const char *verb, const char
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(out[1], 1);
         dup2(out[1], 2);
-        execl(program, program, url, verb, "x", count, NULL);
+        execv(program, (char *const *)argv);
         _exit(127);
     }
     close(out[1]);
     c.out = fdopen(out[0], "r");
     return c;
+}
+
+static struct client client_start(const char *path, const char *verb, const char *count)
+{
+    char url[160];
+    snprintf(url, sizeof(url), "ipc://%s", path);
+    return program_start("nng_client", (const char *[]){url, verb, "x", count, NULL});
 }
 
 static void client_end(struct client *c)
@@ -189,6 +199,56 @@ Test(nng, P1_P4_the_broker_killed_under_load_nothing_twice_nothing_lost)
     expect_all(&subscriber, 5000);
     client_end(&publisher);
     client_end(&subscriber);
+    broker_end(&b);
+}
+
+/* Takes the broker's place and closes each connection at once, until `patient` clients have tried
+ * and none tries any more, or for three seconds: a libnng whose handshake ends in its own write
+ * dials no more (examples/nng_dial.h). */
+static void break_handshakes(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strcpy(address.sun_path, b.path);
+    unlink(b.path);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    cr_assert(bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0);
+    cr_assert(listen(listener, 64) == 0);
+    int broken = 0;
+    int64_t until = now_ms() + 3000, quiet = until;
+    while (now_ms() < until && now_ms() < quiet) {
+        int fd = accept(listener, NULL, NULL); /* not poll: the client's write is to come later */
+        if (fd < 0)
+            continue;
+        close(fd);
+        broken++;
+        quiet = now_ms() + 700;
+    }
+    cr_assert_gt(broken, 0);
+    close(listener);
+}
+
+Test(nng, a_broken_handshake_ends_neither_the_example_nor_brokerctl)
+{
+    broker_start(&b, NULL);
+    char url[160], line[64];
+    snprintf(url, sizeof(url), "ipc://%s", b.path);
+    struct client c[] = {
+        client_start(b.path, "subscribe", "1"),
+        program_start("brokerctl",
+                      (const char *[]){"--url", url, "--verbose", "subscribe", "x", NULL}),
+    };
+    for (int i = 0; i < 2; i++)
+        wait_subscribed(&c[i]);
+    broker_signal(&b, SIGKILL);
+    break_handshakes();
+    broker_run(&b);
+    struct peer p = peer_open(&b);
+    peer_publish(&p, 0, 8, 1, "x", "1");
+    expect_all(&c[0], 1);
+    cr_assert(fgets(line, sizeof(line), c[1].out) != NULL && strcmp(line, "x: 1\n") == 0);
+    client_end(&c[0]);
+    kill(c[1].pid, SIGKILL);
+    waitpid(c[1].pid, NULL, 0);
     broker_end(&b);
 }
 
