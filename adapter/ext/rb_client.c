@@ -32,7 +32,7 @@ enum { NO_TIMEOUT = UINT32_MAX };
 
 static VALUE client_class;
 static ID id_on_drained, id_websocket, id_sse;
-static VALUE upgrade_key;
+static VALUE upgrade_key, upgrade_kind_key;
 
 static VALUE live; /* Array: slot => client, or nil */
 static unsigned *free_slots;
@@ -285,11 +285,6 @@ static VALUE client_pending_method(VALUE self)
     return client ? LL2NUM(client_pending(client)) : INT2FIX(-1);
 }
 
-static VALUE client_env(VALUE self)
-{
-    return get(self)->env;
-}
-
 static VALUE client_protocol_method(VALUE self)
 {
     return ID2SYM(get(self)->websocket ? id_websocket : id_sse);
@@ -301,6 +296,20 @@ static VALUE client_handler(VALUE self)
     if (NIL_P(c->switches) || RARRAY_LEN(c->switches) == 0)
         return c->handler;
     return rb_ary_entry(c->switches, -1);
+}
+
+/* Of a request of which nothing is kept (nil) only what is known anyway, made when it is asked for:
+ * ten thousand Hashes less. */
+static VALUE client_env(VALUE self)
+{
+    struct rb_client *c = get(self);
+    if (!NIL_P(c->env))
+        return c->env;
+    VALUE env = rb_hash_new();
+    rb_hash_aset(env, upgrade_key, client_handler(self));
+    rb_hash_aset(env, upgrade_kind_key, client_protocol_method(self));
+    RB_OBJ_WRITE(self, &c->env, env);
+    return env;
 }
 
 static VALUE client_set_handler(VALUE self, VALUE handler)
@@ -413,6 +422,8 @@ void rb_client_init(void)
     id_sse = rb_intern("sse");
     upgrade_key = rb_str_freeze(rb_str_new_cstr("rack.upgrade"));
     rb_gc_register_address(&upgrade_key);
+    upgrade_kind_key = rb_str_freeze(rb_str_new_cstr("rack.upgrade?"));
+    rb_gc_register_address(&upgrade_kind_key);
     live = rb_ary_new();
     rb_gc_register_address(&live);
 

@@ -134,7 +134,7 @@ module Brokerd
         case extent
         when :full then copy(env) { |key, value| !DROPPED.include?(key) && !holds_connection?(value) }
         when :slim then copy(env) { |key, _| SLIM.include?(key) || !SERVERS_OWN.match?(key.to_s) }
-        else env.slice("rack.upgrade", "rack.upgrade?")
+        else nil # the client makes up "rack.upgrade" and "rack.upgrade?" when somebody asks
         end
       end
 
