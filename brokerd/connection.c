@@ -108,6 +108,23 @@ void connection_stop_reading(struct connection *c)
     event_del(c->readable);
 }
 
+static void mark_dirty(struct connection *c)
+{
+    if (c->is_dirty)
+        return;
+    c->is_dirty = true;
+    TAILQ_INSERT_TAIL(&c->server->dirty_connections, c, dirty_entry);
+}
+
+void connection_answer_first(struct connection *c)
+{
+    if (!c->is_dirty || c->is_awaited)
+        return;
+    c->is_awaited = true;
+    TAILQ_REMOVE(&c->server->dirty_connections, c, dirty_entry);
+    TAILQ_INSERT_HEAD(&c->server->dirty_connections, c, dirty_entry);
+}
+
 void connection_close_after_replies(struct connection *c, enum close_reason reason)
 {
     if (c->state >= CONNECTION_LAST)
@@ -116,10 +133,7 @@ void connection_close_after_replies(struct connection *c, enum close_reason reas
     c->last_reason = reason;
     c->last_since = c->server->now;
     connection_stop_reading(c);
-    if (!c->is_dirty) {
-        c->is_dirty = true;
-        TAILQ_INSERT_TAIL(&c->server->dirty_connections, c, dirty_entry);
-    }
+    mark_dirty(c);
 }
 
 uint8_t *connection_reply(struct connection *c, const uint8_t *backtrace, size_t backtrace_size,
@@ -144,10 +158,7 @@ uint8_t *connection_reply(struct connection *c, const uint8_t *backtrace, size_t
     sp_prefix_encode(out, c->transport, backtrace_size + size);
     memcpy(out + prefix, backtrace, backtrace_size);
     buffer_commit(&c->out, prefix + backtrace_size + size);
-    if (!c->is_dirty) {
-        c->is_dirty = true;
-        TAILQ_INSERT_TAIL(&c->server->dirty_connections, c, dirty_entry);
-    }
+    mark_dirty(c);
     return out + prefix + backtrace_size;
 }
 

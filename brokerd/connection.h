@@ -73,6 +73,7 @@ struct connection {
     enum connection_state state;
     enum close_reason last_reason; /* of CONNECTION_LAST */
     bool is_dirty, is_blocked;     /* has replies to write; waits until the socket takes more */
+    bool is_awaited;               /* dirty, and at the head of those that are */
     TAILQ_ENTRY(connection) entry, dirty_entry;
     TAILQ_HEAD(, session) sessions;
     uint32_t session_count;
@@ -107,6 +108,9 @@ uint8_t *connection_reply(struct connection *c, const uint8_t *backtrace, size_t
  * bytes. What the socket does not take is copied. Only while the connection is not blocked.
  */
 void connection_write(struct connection *c, struct iovec *iov, int count, size_t total);
+
+/* Its replies are written before this turn's batches. */
+void connection_answer_first(struct connection *c);
 
 /* Writes what is waiting. */
 void connection_flush(struct connection *c);

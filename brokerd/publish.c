@@ -158,4 +158,6 @@ void publish_handle(const struct request *r)
         note(r, origin, end - 1, known_id);
     }
     request_answer(r, STATUS_OK, 0, known_id, d.sessions);
+    if (r->header.flags & WIRE_ANSWER_FIRST)
+        connection_answer_first(r->connection);
 }

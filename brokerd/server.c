@@ -151,22 +151,30 @@ static void on_tick(evutil_socket_t fd, short what, void *context)
     engines_tick(server);
 }
 
+/* All with replies to write, or only those at their head whose peers wait for them. */
+static void flush_connections(struct server *server, bool only_awaited)
+{
+    struct connection *c;
+    while ((c = TAILQ_FIRST(&server->dirty_connections)) != NULL &&
+           (c->is_awaited || !only_awaited)) {
+        TAILQ_REMOVE(&server->dirty_connections, c, dirty_entry);
+        c->is_dirty = c->is_awaited = false;
+        if (!c->is_blocked)
+            connection_flush(c);
+    }
+}
+
 /* Writes what this turn brought. Whether something of it was held for the next turn. */
 static bool flush(struct server *server)
 {
     struct session *s;
+    flush_connections(server, true);
     while ((s = TAILQ_FIRST(&server->dirty_sessions)) != NULL) {
         TAILQ_REMOVE(&server->dirty_sessions, s, dirty_entry);
         s->is_dirty = false;
         session_flush(s);
     }
-    struct connection *c;
-    while ((c = TAILQ_FIRST(&server->dirty_connections)) != NULL) {
-        TAILQ_REMOVE(&server->dirty_connections, c, dirty_entry);
-        c->is_dirty = false;
-        if (!c->is_blocked)
-            connection_flush(c);
-    }
+    flush_connections(server, false);
     bool holds = !TAILQ_EMPTY(&server->held_sessions);
     TAILQ_CONCAT(&server->dirty_sessions, &server->held_sessions, dirty_entry);
     return holds;

@@ -19,7 +19,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { ATTACH = 1, SUBMIT = 4, FETCH = 5, SIMPLE = 1, NOT_ATTACHED = 4 };
+enum { ATTACH = 1, SUBMIT = 4, FETCH = 5, SIMPLE = 1, ANSWER_FIRST = 1, NOT_ATTACHED = 4 };
 enum { SUBSCRIBE = 1, PUBLISH = 3, MESSAGE = 4, GAP = 5 };
 
 struct request {
@@ -127,7 +127,8 @@ static void publish(uint64_t count)
         snprintf(payload, sizeof(payload), "%llu", (unsigned long long)i);
         size_t length = put_record(bytes, PUBLISH, i, payload);
         struct reply reply =
-            ask((struct request){.operation = SUBMIT, .records = 1}, bytes, length, NULL);
+            ask((struct request){.operation = SUBMIT, .flags = ANSWER_FIRST, .records = 1}, bytes,
+                length, NULL);
         if (reply.status == NOT_ATTACHED)
             attach(0);
         else if (reply.status == 0)

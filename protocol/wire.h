@@ -43,6 +43,11 @@ enum wire_request_flag {
     WIRE_ENGINE = 4  /* the role is engine, else member */
 };
 
+/* Of SUBMIT with publishes. */
+enum wire_submit_flag {
+    WIRE_ANSWER_FIRST = 1 /* the sender waits for the answer: before the batches that it causes */
+};
+
 /* The flags of QUERY. The reply's body is text: a header line, then rows, tab-separated. */
 enum wire_topic {
     WIRE_PING = 0,

@@ -32,8 +32,10 @@ static int publisher_flush(struct publisher *p)
 {
     if (!p->batched)
         return CTL_DONE;
-    struct wire_request request = {
-        .version = WIRE_VERSION, .operation = WIRE_SUBMIT, .records = p->batched};
+    struct wire_request request = {.version = WIRE_VERSION,
+                                   .operation = WIRE_SUBMIT,
+                                   .flags = WIRE_ANSWER_FIRST,
+                                   .records = p->batched};
     struct ctl_reply reply;
     int result = ctl_link_call(&p->link, &request, buffer_bytes(&p->batch),
                                buffer_length(&p->batch), 0, &reply);

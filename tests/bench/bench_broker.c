@@ -263,9 +263,9 @@ static void submit_make(struct submit *s, struct link *l, uint32_t records, uint
     free(payload);
 }
 
-static void submit_send(struct submit *s)
+static void submit_send(struct submit *s, uint16_t flags)
 {
-    put_head(s->link, s->bytes, s->length - s->head, WIRE_SUBMIT, 0, s->records);
+    put_head(s->link, s->bytes, s->length - s->head, WIRE_SUBMIT, flags, s->records);
     uint8_t *at = s->bytes + s->head;
     for (uint32_t i = 0; i < s->records; i++, at += size_align8(get_u32le(at)))
         put_u64le(at + 24, s->sequence++);
@@ -299,7 +299,7 @@ static void publish_batched(void)
             next_reply(&l, &reply, &length);
         load_wait_for_subscribers(s->length / s->records);
         s->sequence = sequence;
-        submit_send(s);
+        submit_send(s, 0);
         sequence = s->sequence;
         outstanding++;
         load_board->published += s->records;
@@ -317,7 +317,7 @@ static void publish_window(void)
     load_board->ready++;
     while (!load_board->stop) {
         uint64_t start = load_now();
-        submit_send(&s);
+        submit_send(&s, WIRE_ANSWER_FIRST);
         next_reply(&l, &reply, &length);
         load_sample(load_now() - start);
         load_board->published++;
@@ -329,7 +329,7 @@ static void send_timed(void *submit)
 {
     struct submit *s = submit;
     put_u64le(s->bytes + s->head + WIRE_RECORD_SIZE + 2, load_now());
-    submit_send(s);
+    submit_send(s, 0);
 }
 
 static void drain_replies(void *submit)

@@ -1,5 +1,6 @@
 /* The journal and its rules (delivery.md 1 to 16), over restarts, kills and tiny rings. */
 #include "harness.h"
+#include <sys/epoll.h>
 
 static struct broker b;
 
@@ -78,6 +79,47 @@ Test(delivery, rule_5_one_shot_submits_are_deduplicated_too)
     peer_publish(&p, 0, 7, 1, "x", "y");
     cr_assert_eq(peer_publish(&p, 0, 7, 1, "x", "y").reply.head, 1);
     broker_end(&b);
+}
+
+static void wait_readable(int fd)
+{
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    cr_assert_eq(poll(&readable, 1, DEADLINE_MS), 1);
+}
+
+/* Does the publisher have its answer before the subscriber has the batch? epoll tells who became
+ * readable first. */
+static bool answer_is_first(uint16_t flags)
+{
+    broker_start(&b, (const char *[]){"--no-journal", NULL});
+    struct peer publisher = peer_open(&b), subscriber = peer_open(&b);
+    struct body body = {0};
+    struct epoll_event events[2];
+    int ready = epoll_create1(EPOLL_CLOEXEC);
+    peer_join(&publisher, 8, NULL);
+    peer_join(&subscriber, 9, "x");
+    peer_request(&subscriber, WIRE_FETCH, 0, 9, 0, NULL);
+    peer_ask(&subscriber, WIRE_QUERY, WIRE_PING, 0, 0, NULL); /* the FETCH is parked */
+    for (int i = 0; i < 2; i++) {
+        int fd = i == 0 ? publisher.fd : subscriber.fd;
+        struct epoll_event wanted = {.events = EPOLLIN, .data.fd = fd};
+        cr_assert_eq(epoll_ctl(ready, EPOLL_CTL_ADD, fd, &wanted), 0);
+    }
+    body_publish(&body, 7, 1, "x", "y", 1);
+    peer_request(&publisher, WIRE_SUBMIT, flags, 8, 0, &body);
+    wait_readable(publisher.fd);
+    wait_readable(subscriber.fd);
+    cr_assert_eq(epoll_wait(ready, events, 2, 0), 2);
+    close(ready);
+    body_reset(&body);
+    broker_end(&b);
+    return events[0].data.fd == publisher.fd;
+}
+
+Test(delivery, an_answer_that_is_waited_for_goes_out_before_the_batches)
+{
+    cr_assert_not(answer_is_first(0));
+    cr_assert(answer_is_first(WIRE_ANSWER_FIRST));
 }
 
 /* So many sessions' origins that the table forgets the one that was quiet. */

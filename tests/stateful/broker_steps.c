@@ -138,6 +138,8 @@ static void make_request(struct writing *w, int peer)
         w->header.operation = WIRE_SUBMIT;
         if (chance(3))
             w->header.session = 0;
+        if (chance(3))
+            w->header.flags = WIRE_ANSWER_FIRST;
         add_publishes(w, 1 + pick(6));
     } else if (kind < 62) {
         w->header.operation = WIRE_SUBMIT;
