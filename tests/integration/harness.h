@@ -47,6 +47,18 @@ static inline int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* A port of 127.0.0.1 that nobody has at the moment. */
+static inline int free_port(void)
+{
+    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(any);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert(bind(fd, (struct sockaddr *)&any, size) == 0);
+    cr_assert(getsockname(fd, (struct sockaddr *)&any, &size) == 0);
+    close(fd);
+    return ntohs(any.sin_port);
+}
+
 /* ---- the broker ---- */
 
 struct broker {

@@ -476,13 +476,7 @@ static void start_with_tls(void)
 {
     static char ca_path[100], cert_path[100];
     char other[100];
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(any);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    cr_assert(bind(fd, (struct sockaddr *)&any, size) == 0);
-    cr_assert(getsockname(fd, (struct sockaddr *)&any, &size) == 0);
-    close(fd);
-    snprintf(tls_url, sizeof(tls_url), "tls+tcp://localhost:%u", ntohs(any.sin_port));
+    snprintf(tls_url, sizeof(tls_url), "tls+tcp://localhost:%d", free_port());
     broker_prepare(&b, (const char *[]){"--no-journal", "--listen", tls_url, "--tls-cert",
                                         cert_path, "--tls-client-ca", ca_path, NULL});
     snprintf(ca_path, sizeof(ca_path), "%s/ca.pem", b.dir);

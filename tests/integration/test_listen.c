@@ -195,17 +195,6 @@ Test(listen, exit_when_idle)
     broker_end(&b);
 }
 
-static int port_free(void)
-{
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(any);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    cr_assert(bind(fd, (struct sockaddr *)&any, size) == 0);
-    cr_assert(getsockname(fd, (struct sockaddr *)&any, &size) == 0);
-    close(fd);
-    return ntohs(any.sin_port);
-}
-
 static int tcp_connect(int port)
 {
     struct sockaddr_in to = {.sin_family = AF_INET,
@@ -219,7 +208,7 @@ static int tcp_connect(int port)
 Test(listen, tcp_and_ipc_share_one_broker)
 {
     char url[64];
-    int port = port_free();
+    int port = free_port();
     snprintf(url, sizeof(url), "tcp://127.0.0.1:%d", port);
     broker_start(&b, (const char *[]){"--no-journal", "--listen", url, NULL});
     struct peer tcp = {.fd = tcp_connect(port), .transport = SP_TCP, .next_id = 0x80000001};
@@ -236,7 +225,7 @@ Test(listen, tls_for_everybody_beyond_loopback_is_warned_of)
     static char url[64], path[100];
     broker_prepare(&b, (const char *[]){"--no-journal", "--listen", url, "--tls-cert", path, NULL});
     snprintf(path, sizeof(path), "%s/cert.pem", b.dir);
-    snprintf(url, sizeof(url), "tls+tcp://0.0.0.0:%d", port_free());
+    snprintf(url, sizeof(url), "tls+tcp://0.0.0.0:%d", free_port());
     identity_write(path, "DNS:localhost", 30 * 86400, NULL);
     broker_run(&b);
     broker_log_has(&b, "lets in everybody who reaches it: give --secret-file or --tls-client-ca");
@@ -263,7 +252,7 @@ static const char *http_get(int port, const char *path)
 Test(listen, admin_http)
 {
     char address[32];
-    int port = port_free();
+    int port = free_port();
     snprintf(address, sizeof(address), "127.0.0.1:%d", port);
     broker_start(&b, (const char *[]){"--no-journal", "--admin", address, NULL});
     const char *text = http_get(port, "/healthz");

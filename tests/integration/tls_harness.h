@@ -17,17 +17,6 @@ static struct peer witness; /* must not notice anything */
 static int tls_port, tcp_port;
 static char ca_path[100], cert_path[100], tls_url[64], tcp_url[64];
 
-static inline int port_free(void)
-{
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(any);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    cr_assert(bind(fd, (struct sockaddr *)&any, size) == 0);
-    cr_assert(getsockname(fd, (struct sockaddr *)&any, &size) == 0);
-    close(fd);
-    return ntohs(any.sin_port);
-}
-
 static inline void prepare(const char *names, long seconds, const char *client_ca)
 {
     broker_prepare(&b,
@@ -36,8 +25,8 @@ static inline void prepare(const char *names, long seconds, const char *client_c
                                     client_ca != NULL ? "--tls-client-ca" : NULL, client_ca, NULL});
     snprintf(ca_path, sizeof(ca_path), "%s/ca.pem", b.dir);
     snprintf(cert_path, sizeof(cert_path), "%s/cert.pem", b.dir);
-    tls_port = port_free();
-    tcp_port = port_free();
+    tls_port = free_port();
+    tcp_port = free_port();
     snprintf(tls_url, sizeof(tls_url), "tls+tcp://localhost:%d", tls_port);
     snprintf(tcp_url, sizeof(tcp_url), "tcp://localhost:%d", tcp_port);
     ca = authority_make("the tests' authority");
