@@ -9,6 +9,7 @@ module Faults
     def order(report, result)
       report.none("deliveries twice", result["twice"])
       report.none("out of their publisher's order", result["late"])
+      result.values_at("first_late", "last_late").compact.each { |text| report.must("each publisher's order", false, text) }
       report.none("clients with another order than their process", result["diverged"])
       report.must("one total order", result["total_order"])
       report.must("all clients complete", result["complete"])

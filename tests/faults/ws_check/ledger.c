@@ -74,6 +74,9 @@ int ledger_take(struct ledger *l, struct receipt *r, const uint8_t *text, size_t
     } else if (sequence < highest) {
         r->late++;
         r->missing--;
+        l->last_late = (struct lateness){publisher, sequence, highest, r->messages};
+        if (l->first_late.sequence == 0)
+            l->first_late = l->last_late;
     } else {
         r->missing += sequence - highest - 1;
         r->highest[publisher] = sequence;

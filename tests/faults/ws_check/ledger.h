@@ -37,9 +37,17 @@ struct group {
     uint64_t count, capacity;
 };
 
+/* One that came late, and what was there before it. */
+struct lateness {
+    unsigned publisher;
+    uint32_t sequence, highest;
+    uint64_t place; /* among its client's messages */
+};
+
 struct ledger {
     struct group groups[GROUPS_MAX];
-    uint64_t foreign; /* messages that nobody published */
+    uint64_t foreign;                      /* messages that nobody published */
+    struct lateness first_late, last_late; /* of all clients; sequence 0: none */
 };
 
 /* Takes one message's text. Returns the publisher, or -1 for a foreign one (counted). */

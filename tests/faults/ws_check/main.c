@@ -103,6 +103,13 @@ static void count_the_rest(struct check *check)
     }
 }
 
+static void print_lateness(const char *name, const struct lateness *late)
+{
+    if (late->sequence != 0)
+        printf(",\"%s\":\"%u of publisher %u behind its %u, as message %" PRIu64 "\"", name,
+               late->sequence, late->publisher, late->highest, late->place);
+}
+
 static void print_result(struct check *check)
 {
     count_the_rest(check);
@@ -117,7 +124,10 @@ static void print_result(struct check *check)
     unsigned each = check->count / check->groups;
     for (unsigned g = 0; g < check->groups; g++)
         printf("%s%" PRIu64, g > 0 ? "," : "", check->clients[g * each].receipt.missing);
-    printf("]}\n");
+    printf("]");
+    print_lateness("first_late", &check->ledger.first_late);
+    print_lateness("last_late", &check->ledger.last_late);
+    printf("}\n");
 }
 
 static void print_progress(const struct check *check)
