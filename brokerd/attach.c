@@ -45,10 +45,11 @@ static struct session *open_session(const struct request *r, const struct wire_a
         }
     } else {
         take_over(s, r);
-        unsubscribe_all(s, true);
+        unsubscribe_some(s, UINT32_MAX, true);
     }
     if (s->engine != NULL) /* the new link may come in another role or name */
         engine_detach(s);
+    s->engine_hash = 0;
     session_begin(s);
     s->told = s->settled = r->header.position; /* not what the link before may never have got */
     s->generation = attach->generation;
@@ -145,7 +146,7 @@ void attach_handle(const struct request *r)
     }
     request_answer(r, status, 0, done, done);
     if (s->mode == SESSION_ATTACHING)
-        session_free(s, true);
+        session_end(s, true);
     if (status == STATUS_MALFORMED)
         connection_close_after_replies(r->connection, CLOSE_REQUEST);
 }
@@ -155,7 +156,7 @@ static void detach(struct session *s)
     log_info("session %016llx (%s, pid %u) detached", (unsigned long long)s->id, s->name, s->pid);
     while (s->credit_count > 0)
         session_answer_empty(s, STATUS_GOING_AWAY);
-    session_free(s, false);
+    session_end(s, false);
 }
 
 /* What a request is about: all engines of the name that its one record has. How many there were. */

@@ -85,14 +85,17 @@ static void close_on_error(struct connection *c)
 
 void connection_reap(struct server *server)
 {
-    struct connection *c;
-    while ((c = TAILQ_FIRST(&server->doomed)) != NULL) {
+    struct connection *c, *next;
+    for (c = TAILQ_FIRST(&server->doomed); c != NULL; c = next) {
+        next = TAILQ_NEXT(c, entry);
         struct session *s;
         while ((s = TAILQ_FIRST(&c->sessions)) != NULL) {
             log_info("session %016llx (%s, pid %u) ended with its link", (unsigned long long)s->id,
                      s->name, s->pid);
-            session_free(s, true);
+            session_end(s, true);
         }
+        if (c->leaving > 0)
+            continue;
         TAILQ_REMOVE(&server->doomed, c, entry);
         buffer_release(&c->in);
         buffer_release(&c->out);

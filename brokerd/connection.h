@@ -77,10 +77,11 @@ struct connection {
     TAILQ_ENTRY(connection) entry, dirty_entry;
     TAILQ_HEAD(, session) sessions;
     uint32_t session_count;
-    uint32_t parked;       /* credits of its sessions */
-    struct buffer in;      /* the start of a message that is not complete; owns memory only then */
-    struct buffer out;     /* replies, behind the rest of a batch */
-    size_t batch_rest;     /* bytes of that rest: it does not count as unread replies */
+    uint32_t leaving;  /* of its sessions that ended, those whose subscriptions are not all gone */
+    uint32_t parked;   /* credits of its sessions */
+    struct buffer in;  /* the start of a message that is not complete; owns memory only then */
+    struct buffer out; /* replies, behind the rest of a batch */
+    size_t batch_rest; /* bytes of that rest: it does not count as unread replies */
     int64_t opened, heard; /* ms */
     struct challenge challenge;
     int64_t last_since; /* since when it is CONNECTION_LAST */

@@ -37,7 +37,6 @@ void engine_detach(struct session *s)
     buffer_release(&s->engine->backlog);
     free(s->engine);
     s->engine = NULL;
-    s->engine_hash = 0;
 }
 
 void engine_sent(struct session *s, const uint8_t *backtrace, uint8_t backtrace_size, size_t size)

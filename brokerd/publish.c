@@ -18,7 +18,8 @@ static void note_match(struct subscription *subscription, void *context)
 {
     struct delivery *d = context;
     struct session *s = subscription->context;
-    if (s == NULL || s->match_serial == d->server->match_serial) /* NULL: interest that lingers */
+    if (s == NULL || s->mode == SESSION_ENDED || /* NULL: interest that lingers */
+        s->match_serial == d->server->match_serial)
         return;
     s->match_serial = d->server->match_serial;
     if (s->engine_hash != 0 && s->engine_hash == d->engine)

@@ -61,7 +61,7 @@ void query_handle(const struct request *r);
 enum status subscribe_records(struct session *s, const uint8_t *records, size_t length,
                               uint32_t count, uint32_t *done);
 
-/* subscribe.c: removes all subscriptions of a session. */
-void unsubscribe_all(struct session *s, bool lingers);
+/* subscribe.c: removes up to `count` of a session's subscriptions. true: none is left. */
+bool unsubscribe_some(struct session *s, uint32_t count, bool lingers);
 
 #endif

@@ -218,8 +218,9 @@ bool server_turn(struct server *server, bool waits)
     server->now = clock_ms();
     bool more = catchup_step(server);
     more |= flush(server);
+    session_end_step(server);
     connection_reap(server);
-    return more;
+    return more || !TAILQ_EMPTY(&server->leaving);
 }
 
 static bool open_journal(struct server *server)
@@ -342,6 +343,7 @@ bool server_open(struct server *server, const struct options *options)
     TAILQ_INIT(&server->dirty_sessions);
     TAILQ_INIT(&server->held_sessions);
     TAILQ_INIT(&server->catching_up);
+    TAILQ_INIT(&server->leaving);
     engines_init(&server->engines);
     server->engines.lingering_second = server->now / 1000;
     count_descriptors(server);
@@ -365,6 +367,9 @@ void server_close(struct server *server)
     struct connection *c;
     while ((c = TAILQ_FIRST(&server->connections)) != NULL)
         connection_close(c, CLOSE_SHUTDOWN, NULL);
+    connection_reap(server);
+    while (session_end_step(server))
+        ;
     connection_reap(server);
     admin_free(server->admin);
     if (server->journal.header != NULL)

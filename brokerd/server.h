@@ -94,7 +94,7 @@ struct server {
     struct connection_list connections, dirty_connections, doomed;
     size_t connection_count, connection_max;
     struct peer_table peers;
-    struct session_list dirty_sessions, held_sessions, catching_up;
+    struct session_list dirty_sessions, held_sessions, catching_up, leaving;
     uint8_t *read_buffer;     /* READ_SIZE, lent to one read at a time */
     struct iovec *iov;        /* IOV_COUNT, lent to one write at a time */
     uint8_t *scratch;         /* small records of one batch, copied together */

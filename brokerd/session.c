@@ -97,26 +97,52 @@ static void leave_connection(struct session *s)
     s->connection->session_count--;
 }
 
-void session_free(struct session *s, bool lingers)
+static void leave_table(struct session *s)
+{
+    struct session **link = bucket_of(&s->server->sessions, s->id);
+    while (*link != s)
+        link = &(*link)->chain;
+    *link = s->chain;
+    s->server->sessions.count--;
+    s->server->idle_since = s->server->now;
+}
+
+/* Takes away some of an ENDED session's subscriptions, and with the last the rest of it. */
+static void dismantle(struct session *s)
+{
+    if (!unsubscribe_some(s, LEAVE_AT_ONCE, s->lingers))
+        return;
+    TAILQ_REMOVE(&s->server->leaving, s, dirty_entry);
+    s->connection->leaving--;
+    free(s);
+}
+
+void session_end(struct session *s, bool lingers)
 {
     struct server *server = s->server;
-    unsubscribe_all(s, lingers);
-    if (s->engine != NULL)
-        engine_detach(s);
-    peers_give(s->connection->account, PEER_SESSIONS, 1);
-    leave_connection(s);
     if (s->is_dirty)
         TAILQ_REMOVE(&server->dirty_sessions, s, dirty_entry);
     if (s->is_catching_up)
         TAILQ_REMOVE(&server->catching_up, s, catchup_entry);
-    struct session **link = bucket_of(&server->sessions, s->id);
-    while (*link != s)
-        link = &(*link)->chain;
-    *link = s->chain;
-    server->sessions.count--;
-    server->idle_since = server->now;
+    leave_table(s);
+    leave_connection(s);
+    peers_give(s->connection->account, PEER_SESSIONS, 1);
+    if (s->engine != NULL)
+        engine_detach(s);
     free(s->runs);
-    free(s);
+    s->runs = NULL;
+    s->mode = SESSION_ENDED;
+    s->lingers = lingers;
+    s->connection->leaving++;
+    TAILQ_INSERT_TAIL(&server->leaving, s, dirty_entry);
+    dismantle(s);
+}
+
+bool session_end_step(struct server *server)
+{
+    if (!TAILQ_EMPTY(&server->leaving))
+        dismantle(TAILQ_FIRST(&server->leaving));
+    return !TAILQ_EMPTY(&server->leaving);
 }
 
 void session_move(struct session *s, struct connection *connection)

@@ -24,7 +24,9 @@ enum {
     RUNS_MAX = 4096, /* a power of two */
     RUN_SIZE_MAX =
         64 * 1024, /* a run is not extended past it, so that batches need not split one */
-    CREDITS_MAX = 64
+    CREDITS_MAX = 64,
+    LEAVE_AT_ONCE = 2048 /* subscriptions that a turn takes away from sessions that ended: about a
+                            millisecond */
 };
 
 struct connection;
@@ -45,7 +47,8 @@ struct credit {
 enum session_mode {
     SESSION_ATTACHING, /* more parts of the list are to come: nothing is delivered */
     SESSION_CATCHUP,   /* reads the journal from `scan` on */
-    SESSION_LIVE       /* matched as messages are published */
+    SESSION_LIVE,      /* matched as messages are published */
+    SESSION_ENDED      /* nothing of it is left but subscriptions, in server.leaving */
 };
 
 struct session {
@@ -64,6 +67,7 @@ struct session {
     uint64_t published_origin, published_sequence, published_id;
     enum session_mode mode;
     bool simple, is_dirty, is_catching_up;
+    bool lingers;          /* ENDED: as of session_end */
     struct engine *engine; /* NULL: a member */
     uint32_t engine_hash;  /* 0: a member */
     char name[256];        /* terminated */
@@ -97,9 +101,14 @@ struct session *session_find(const struct session_table *table, uint64_t id);
 /* A new session in the table, in mode ATTACHING, on that connection; NULL: memory is out. */
 struct session *session_new(struct server *server, uint64_t id, struct connection *connection);
 
-/* Ends it: subscriptions, queue and credits are gone. lingers: its interest is told to engines for
- * 5 s more (a cut link), else at once (DETACH). Frees s. Not from within a match callback. */
-void session_free(struct session *s, bool lingers);
+/* Ends it: queue and credits are gone, nobody finds it any more. lingers: its interest is told to
+ * engines for 5 s more (a cut link), else at once (DETACH). Its subscriptions go now, and s with
+ * them; of a session that has very many, the rest in the next turns, and its connection's struct
+ * and account stay until then. Not from within a match callback. */
+void session_end(struct session *s, bool lingers);
+
+/* The next of what is left of sessions that ended. true: there is more. */
+bool session_end_step(struct server *server);
 
 /* Puts it on another connection; its credits belonged to the old one and are dropped. */
 void session_move(struct session *s, struct connection *connection);

@@ -59,10 +59,11 @@ static void unsubscribe(struct session *s, const struct wire_record *record)
         remove_one(s, subscription, false);
 }
 
-void unsubscribe_all(struct session *s, bool lingers)
+bool unsubscribe_some(struct session *s, uint32_t count, bool lingers)
 {
-    while (s->subscriber.first != NULL)
+    for (; count > 0 && s->subscriber.first != NULL; count--)
         remove_one(s, s->subscriber.first, lingers);
+    return s->subscriber.first == NULL;
 }
 
 enum status subscribe_records(struct session *s, const uint8_t *records, size_t length,

@@ -320,3 +320,55 @@ Test(session, query_tables)
     cr_assert(memmem(a.bytes, a.length, "version\t", 8) != NULL);
     cr_assert_eq(peer_ask(&p, WIRE_QUERY, 77, 0, 0, NULL).reply.status, STATUS_UNKNOWN_OPERATION);
 }
+
+static unsigned long channels_of(struct answer a)
+{
+    const char *row = memmem(a.bytes, a.length, "\nchannels\t", 10);
+    cr_assert(row != NULL);
+    return strtoul(row + 10, NULL, 10);
+}
+
+static void subscribe_to(struct peer *p, uint64_t session, unsigned count)
+{
+    struct body body = {0};
+    char name[16];
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(name, sizeof(name), "c%u", i);
+        body_name(&body, WIRE_SUBSCRIBE, name, false);
+    }
+    cr_assert_eq(peer_ask(p, WIRE_SUBMIT, 0, session, 0, &body).reply.records, count);
+    body_reset(&body);
+}
+
+static void wait_for_channels(struct peer *p, unsigned long count)
+{
+    int64_t until = now_ms() + DEADLINE_MS;
+    while (channels_of(peer_ask(p, WIRE_QUERY, WIRE_STATS, 0, 0, NULL)) != count)
+        cr_assert_lt(now_ms(), until);
+}
+
+Test(session, very_many_subscriptions_leave_by_and_by_and_nobody_waits_for_them)
+{
+    enum { MANY = 20000 };
+    struct peer p = peer_open(&b), other = peer_open(&b);
+    peer_join(&p, 9, NULL);
+    subscribe_to(&p, 9, MANY);
+    uint32_t detach = peer_request(&p, WIRE_DETACH, 0, 9, 0, NULL);
+    uint32_t stats = peer_request(&p, WIRE_QUERY, WIRE_STATS, 0, 0, NULL);
+    cr_assert_eq(peer_answer(&p, detach).reply.status, STATUS_OK);
+    unsigned long left = channels_of(peer_answer(&p, stats));
+    cr_assert(left > 0 && left < MANY, "%lu left", left);
+    cr_assert_eq(peer_publish(&other, 0, 7, 1, "c1", "x").reply.records, 0, "it is gone");
+    wait_for_channels(&other, 0);
+    /* with the link; and who comes back meanwhile has its own */
+    peer_join(&p, 9, NULL);
+    subscribe_to(&p, 9, MANY);
+    peer_close(&p);
+    for (uint64_t n = 1; peer_publish(&other, 0, 8, n, "c1", "x").reply.records != 0; n++)
+        ;
+    p = peer_open(&b);
+    peer_join(&p, 9, "c1");
+    cr_assert_eq(peer_publish(&other, 0, 9, 1, "c1", "x").reply.records, 1);
+    wait_for_channels(&other, 1);
+    cr_assert_eq(peer_publish(&other, 0, 10, 1, "c1", "x").reply.records, 1);
+}

@@ -66,11 +66,11 @@ module Faults
     report.figure("seconds until all had everything", seconds)
   end
 
-  # Of a run with a violation the logs stay.
+  # Of a run with a violation the logs stay, and the journal.
   def keep_logs(folder)
     kept = "#{folder}-logs"
     FileUtils.mkdir_p(kept)
-    Dir[File.join(folder, "*.{log,err}")].each { |path| FileUtils.cp(path, kept) unless File.empty?(path) }
+    Dir[File.join(folder, "*.{log,err,journal}")].each { |path| FileUtils.cp(path, kept) unless File.empty?(path) }
     warn "logs: #{kept}"
   end
 
