@@ -23,11 +23,12 @@ class Control
     @thread = Thread.new { @publisher.run }
   end
 
+  # @return [Integer] the last sequence, when all are answered: what is published after this comes behind it
   def finish
     return unless @publisher
 
     @publisher.finish
-    @thread.value
+    @thread.value.tap { Publisher.wait_for_answers }
   end
 
   def watch

@@ -13,6 +13,11 @@ class Publisher
 
   attr_reader :sequence, :refused
 
+  # Until the broker has everything that this process published.
+  def self.wait_for_answers
+    sleep 0.005 until Brokerd.stats[:unanswered_bytes].zero?
+  end
+
   def initialize(number, rate, first: 1, count: nil)
     @number = number
     @rate = rate
@@ -73,6 +78,6 @@ if $PROGRAM_NAME == __FILE__
     end
   end
   last = publisher.run
-  sleep 0.005 until Brokerd.stats[:unanswered_bytes].zero?
+  Publisher.wait_for_answers
   puts "published #{last} refused #{publisher.refused} unsure #{Brokerd.stats[:publishes_unsure]}"
 end

@@ -35,6 +35,7 @@ module Faults
         sleep 0.05
       end
       calm
+      @plant.proxy.tell("hold 0 2000") # outlasts the storm: a process that publishes cannot be reached at the end
     end
 
     def calm
