@@ -4,96 +4,20 @@
 #include "io_internal.h"
 #include "link.h"
 #include "wire.h"
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 /* The queue's own limit, for the case that the I/O thread gets no processor time: beside it each
  * client's out-queue and the publish buffer have theirs. Closing is never refused for it. */
 enum { QUEUE_LIMIT = 128 * 1024 * 1024 };
 
-enum command_kind {
-    COMMAND_OPEN,
-    COMMAND_WRITE,
-    COMMAND_CLOSE,
-    COMMAND_RESUME,
-    COMMAND_SUBSCRIBE_CLIENT,
-    COMMAND_UNSUBSCRIBE_CLIENT,
-    COMMAND_SUBSCRIBE_BLOCK,
-    COMMAND_UNSUBSCRIBE_BLOCK,
-    COMMAND_PUBLISH,
-    COMMAND_PUBLISH_LOCAL,
-    COMMAND_REPORT,
-    COMMAND_WATCH,
-    COMMAND_SHUTDOWN
-};
-
-struct command {
-    struct command *next;
-    struct client *client; /* these three: references, or NULL */
-    struct frame *frame;
-    struct block *block;
-    void *as;
-    uint64_t number; /* token, flag or close code */
-    uint32_t name_length;
-    uint32_t payload_length;
-    uint8_t kind;
-    bool is_pattern;
-    bool binary;
-    uint8_t bytes[]; /* name or channel, then payload */
-};
-
-static struct command *command_new(enum command_kind kind, const void *name, size_t name_length,
-                                   const void *payload, size_t payload_length)
-{
-    if (name_length > UINT32_MAX || payload_length > UINT32_MAX)
-        return NULL;
-    struct command *command = malloc(sizeof(*command) + name_length + payload_length);
-    if (command == NULL)
-        return NULL;
-    *command = (struct command){.kind = (uint8_t)kind,
-                                .name_length = (uint32_t)name_length,
-                                .payload_length = (uint32_t)payload_length};
-    if (name_length > 0)
-        memcpy(command->bytes, name, name_length);
-    if (payload_length > 0)
-        memcpy(command->bytes + name_length, payload, payload_length);
-    return command;
-}
-
-static struct command *command_of_client(enum command_kind kind, struct client *c, const void *name,
-                                         size_t length)
-{
-    struct command *command = command_new(kind, name, length, NULL, 0);
-    if (command != NULL)
-        command->client = client_ref(c);
-    return command;
-}
-
-static void command_free(struct command *command)
+/* Gives the references back that a command holds. */
+static void command_drop(const struct command *command)
 {
     if (command->client != NULL)
         client_unref(command->client);
     if (command->frame != NULL)
         frame_unref(command->frame);
     block_unref(command->block);
-    free(command);
-}
-
-static size_t command_size(const struct command *command)
-{
-    size_t size = sizeof(*command) + command->name_length + command->payload_length;
-    return command->frame == NULL ? size : size + command->frame->length;
-}
-
-static void append(struct io_thread *io, struct command *command)
-{
-    if (io->last_command == NULL)
-        io->first_command = command;
-    else
-        io->last_command->next = command;
-    io->last_command = command;
-    io->command_bytes += command_size(command);
 }
 
 static void wake(int fd)
@@ -117,27 +41,55 @@ static void unlock_and_wake(struct io_thread *io, bool wakes)
     __atomic_sub_fetch(&io->waking, 1, __ATOMIC_RELEASE);
 }
 
-/* Takes the command over; false (and it is freed) when it is NULL or the queue does not take it. */
-static bool post(struct io_thread *io, struct command *command)
+static bool is_urgent(const struct command *command)
 {
-    if (command == NULL)
+    return command->kind == COMMAND_CLOSE || command->kind == COMMAND_RESUME ||
+           command->kind == COMMAND_SHUTDOWN;
+}
+
+/* Under the lock. own: the block that a large command lies in already, else NULL. */
+static bool append(struct io_thread *io, const struct command *command, const void *name,
+                   const void *payload, struct command_block *own)
+{
+    if (io->closed || (io->commands.bytes >= QUEUE_LIMIT && !is_urgent(command)))
         return false;
-    bool accepted = false;
-    if (io_is_ours(io)) {
-        bool urgent = command->kind == COMMAND_CLOSE || command->kind == COMMAND_RESUME ||
-                      command->kind == COMMAND_SHUTDOWN;
-        pthread_mutex_lock(&io->lock);
-        accepted = !io->closed && (urgent || io->command_bytes < QUEUE_LIMIT);
-        bool asleep = accepted && !io->awake;
-        if (accepted)
-            append(io, command);
-        if (asleep)
-            io->awake = true;
-        unlock_and_wake(io, asleep);
-    }
+    if (own == NULL)
+        return command_queue_add(&io->commands, command, name, payload);
+    command_queue_link(&io->commands, own);
+    return true;
+}
+
+static bool append_and_wake(struct io_thread *io, const struct command *command, const void *name,
+                            const void *payload)
+{
+    struct command_block *own = NULL;
+    if (command_is_large(command) && (own = command_block_new(command, name, payload)) == NULL)
+        return false;
+    pthread_mutex_lock(&io->lock);
+    bool accepted = append(io, command, name, payload, own);
+    bool asleep = accepted && !io->awake;
+    if (asleep)
+        io->awake = true;
+    unlock_and_wake(io, asleep);
     if (!accepted)
-        command_free(command);
+        command_block_free(own);
     return accepted;
+}
+
+/* Takes the command's references over; false (and they are given back) when the queue does not take
+ * it. name and payload have the lengths that it says. */
+static bool post_with(struct io_thread *io, const struct command *command, const void *name,
+                      const void *payload)
+{
+    if (io_is_ours(io) && append_and_wake(io, command, name, payload))
+        return true;
+    command_drop(command);
+    return false;
+}
+
+static bool post(struct io_thread *io, const struct command *command)
+{
+    return post_with(io, command, NULL, NULL);
 }
 
 bool commands_open(struct client *c)
@@ -146,7 +98,7 @@ bool commands_open(struct client *c)
     if (!io_is_ours(io))
         return false;
     __atomic_add_fetch(&io->client_count, 1, __ATOMIC_ACQ_REL);
-    if (post(io, command_of_client(COMMAND_OPEN, c, NULL, 0)))
+    if (post(io, &(struct command){.kind = COMMAND_OPEN, .client = client_ref(c)}))
         return true;
     client_mark_closed(c);
     io_client_gone(io);
@@ -155,16 +107,13 @@ bool commands_open(struct client *c)
 
 bool commands_write(struct client *c, struct frame *frame)
 {
-    struct command *command = NULL;
-    if (client_is_open(c))
-        command = command_of_client(COMMAND_WRITE, c, NULL, 0);
-    if (command == NULL) {
+    if (!client_is_open(c)) {
         frame_unref(frame);
         return false;
     }
-    command->frame = frame;
     client_count_pending(c, 1);
-    if (post(c->io, command))
+    if (post(c->io,
+             &(struct command){.kind = COMMAND_WRITE, .client = client_ref(c), .frame = frame}))
         return true;
     client_count_pending(c, -1);
     /* A stream with a hole is worse than none. */
@@ -176,17 +125,15 @@ void commands_close(struct client *c, uint16_t code)
 {
     if (!io_is_ours(c->io) || !client_mark_closed(c))
         return;
-    struct command *command = command_of_client(COMMAND_CLOSE, c, NULL, 0);
-    if (command != NULL)
-        command->number = code;
-    if (!post(c->io, command))
+    if (!post(c->io,
+              &(struct command){.kind = COMMAND_CLOSE, .client = client_ref(c), .number = code}))
         client_close_later(c, code);
 }
 
 void commands_resume(struct client *c)
 {
     /* When it cannot be posted, the next tick looks at the mailbox itself. */
-    post(c->io, command_of_client(COMMAND_RESUME, c, NULL, 0));
+    post(c->io, &(struct command){.kind = COMMAND_RESUME, .client = client_ref(c)});
 }
 
 void commands_set_timeout(struct client *c, unsigned seconds)
@@ -207,52 +154,46 @@ static bool has_room(struct io_thread *io, const void *name, size_t length)
     return false;
 }
 
+static bool post_name(struct io_thread *io, struct command command, const void *name, size_t length,
+                      bool is_pattern)
+{
+    command.name_length = (uint32_t)length;
+    command.is_pattern = is_pattern;
+    return post_with(io, &command, name, NULL);
+}
+
 bool commands_subscribe_client(struct client *c, const void *name, size_t length, bool is_pattern,
                                struct block *block, void *as)
 {
     if (!client_is_open(c) || !has_room(c->io, name, length))
         return false;
-    struct command *command = command_of_client(COMMAND_SUBSCRIBE_CLIENT, c, name, length);
-    if (command == NULL)
-        return false;
-    command->is_pattern = is_pattern;
-    command->block = block == NULL ? NULL : block_ref(block);
-    command->as = as;
-    return post(c->io, command);
+    struct command command = {.kind = COMMAND_SUBSCRIBE_CLIENT,
+                              .client = client_ref(c),
+                              .block = block == NULL ? NULL : block_ref(block),
+                              .as = as};
+    return post_name(c->io, command, name, length, is_pattern);
 }
 
 bool commands_unsubscribe_client(struct client *c, const void *name, size_t length, bool is_pattern)
 {
-    if (!io_is_ours(c->io))
-        return false;
-    struct command *command = command_of_client(COMMAND_UNSUBSCRIBE_CLIENT, c, name, length);
-    if (command == NULL)
-        return false;
-    command->is_pattern = is_pattern;
-    return post(c->io, command);
-}
-
-static bool post_block(struct io_thread *io, enum command_kind kind, struct block *block,
-                       const void *name, size_t length, bool is_pattern)
-{
-    struct command *command = command_new(kind, name, length, NULL, 0);
-    if (command == NULL)
-        return false;
-    command->block = block_ref(block);
-    command->is_pattern = is_pattern;
-    return post(io, command);
+    struct command command = {.kind = COMMAND_UNSUBSCRIBE_CLIENT, .client = client_ref(c)};
+    return post_name(c->io, command, name, length, is_pattern);
 }
 
 bool commands_subscribe_block(struct io_thread *io, struct block *block, const void *name,
                               size_t length, bool is_pattern)
 {
-    return has_room(io, name, length) &&
-           post_block(io, COMMAND_SUBSCRIBE_BLOCK, block, name, length, is_pattern);
+    struct command command = {.kind = COMMAND_SUBSCRIBE_BLOCK, .block = block_ref(block)};
+    if (has_room(io, name, length))
+        return post_name(io, command, name, length, is_pattern);
+    command_drop(&command);
+    return false;
 }
 
 bool commands_unsubscribe_block(struct io_thread *io, struct block *block)
 {
-    return post_block(io, COMMAND_UNSUBSCRIBE_BLOCK, block, NULL, 0, false);
+    return post(io,
+                &(struct command){.kind = COMMAND_UNSUBSCRIBE_BLOCK, .block = block_ref(block)});
 }
 
 /* Room in the publish buffer is taken here, by the caller's thread, so that publish can answer. */
@@ -277,11 +218,13 @@ static bool post_publish(struct io_thread *io, enum command_kind kind, const voi
                          size_t channel_length, const void *payload, size_t payload_length,
                          bool binary)
 {
-    struct command *command = command_new(kind, channel, channel_length, payload, payload_length);
-    if (command == NULL)
+    if (channel_length > UINT16_MAX || payload_length > UINT32_MAX)
         return false;
-    command->binary = binary;
-    return post(io, command);
+    const struct command command = {.kind = (uint8_t)kind,
+                                    .name_length = (uint32_t)channel_length,
+                                    .payload_length = (uint32_t)payload_length,
+                                    .binary = binary};
+    return post_with(io, &command, channel, payload);
 }
 
 bool commands_publish(struct io_thread *io, const void *channel, size_t channel_length,
@@ -302,33 +245,23 @@ bool commands_publish(struct io_thread *io, const void *channel, size_t channel_
 bool commands_publish_local(struct io_thread *io, const void *channel, size_t channel_length,
                             const void *payload, size_t payload_length, bool binary)
 {
-    return channel_length <= UINT16_MAX &&
-           post_publish(io, COMMAND_PUBLISH_LOCAL, channel, channel_length, payload, payload_length,
+    return post_publish(io, COMMAND_PUBLISH_LOCAL, channel, channel_length, payload, payload_length,
                         binary);
-}
-
-static bool post_number(struct io_thread *io, enum command_kind kind, uint64_t number)
-{
-    struct command *command = command_new(kind, NULL, 0, NULL, 0);
-    if (command == NULL)
-        return false;
-    command->number = number;
-    return post(io, command);
 }
 
 bool commands_report(struct io_thread *io, uint64_t token)
 {
-    return post_number(io, COMMAND_REPORT, token);
+    return post(io, &(struct command){.kind = COMMAND_REPORT, .number = token});
 }
 
 bool commands_watch(struct io_thread *io, bool watch)
 {
-    return post_number(io, COMMAND_WATCH, watch);
+    return post(io, &(struct command){.kind = COMMAND_WATCH, .number = watch});
 }
 
 bool commands_shutdown(struct io_thread *io)
 {
-    return post_number(io, COMMAND_SHUTDOWN, 0);
+    return post(io, &(struct command){.kind = COMMAND_SHUTDOWN});
 }
 
 void commands_stop(struct io_thread *io)
@@ -432,19 +365,27 @@ static void run_command(struct io_thread *io, struct command *command)
     }
 }
 
+static void run_block(struct io_thread *io, struct command_block *block)
+{
+    size_t at = 0;
+    for (struct command *command; (command = command_block_next(block, &at)) != NULL;) {
+        run_command(io, command);
+        command_drop(command);
+    }
+}
+
 void commands_run(struct io_thread *io)
 {
     pthread_mutex_lock(&io->lock);
-    struct command *command = io->first_command;
-    io->first_command = io->last_command = NULL;
-    io->command_bytes = 0;
+    struct command_block *chain = command_queue_take(&io->commands);
     io->awake = true;
     io->stopping = io->closed;
     pthread_mutex_unlock(&io->lock);
-    while (command != NULL) {
-        struct command *next = command->next;
-        run_command(io, command);
-        command_free(command);
-        command = next;
-    }
+    if (chain == NULL)
+        return;
+    for (struct command_block *block = chain; block != NULL; block = command_block_following(block))
+        run_block(io, block);
+    pthread_mutex_lock(&io->lock);
+    command_queue_give_back(&io->commands, chain);
+    pthread_mutex_unlock(&io->lock);
 }

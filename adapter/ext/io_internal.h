@@ -6,12 +6,12 @@
  * client*.c, hub.c, link.c and what belongs to them only, and touched on the I/O thread only, but
  * for the members marked atomic or locked.
  */
+#include "command_queue.h"
 #include "io_thread.h"
 #include <event2/event.h>
 #include <pthread.h>
 
 struct client;
-struct command;
 struct embedded;
 struct hub;
 struct link;
@@ -45,12 +45,10 @@ struct io_thread {
     unsigned peer_lines; /* these two: of io_log_peer since the last tick */
     unsigned peer_lines_dropped;
 
-    pthread_mutex_t lock; /* guards the five below */
-    struct command *first_command;
-    struct command *last_command;
-    size_t command_bytes; /* what the queue holds, frames included */
-    bool awake;           /* the loop does not sleep, or a wake-up is already on its way */
-    bool closed;          /* stopped: commands are refused */
+    pthread_mutex_t lock; /* guards the three below */
+    struct command_queue commands;
+    bool awake;  /* the loop does not sleep, or a wake-up is already on its way */
+    bool closed; /* stopped: commands are refused */
 
     pthread_cond_t changed; /* signalled under the lock when clients or unanswered reach 0 */
     int wake_fd;            /* eventfd */

@@ -89,7 +89,7 @@ void io_config_init(struct io_config *config)
 static bool prepare_to_sleep(struct io_thread *io)
 {
     pthread_mutex_lock(&io->lock);
-    bool work = io->first_command != NULL || io->again;
+    bool work = !command_queue_is_empty(&io->commands) || io->again;
     io->awake = work;
     pthread_mutex_unlock(&io->lock);
     io->again = false;
@@ -309,6 +309,7 @@ static void free_parts(struct io_thread *io)
         event_base_free(io->base);
     mailbox_unref(io->notices);
     callback_pool_free(io->callbacks);
+    command_queue_release(&io->commands);
     free(io->read_buffer);
     free_config(&io->config);
 }

@@ -147,7 +147,7 @@ static void expect_nothing_left(long n)
     cr_assert_null(f.io.clients, "allocation %ld: a client stays", n);
     cr_assert_eq(f.io.client_count, 0, "allocation %ld: clients are counted that are gone", n);
     cr_assert_eq(table.subscriptions, 0, "allocation %ld: a subscription stays", n);
-    cr_assert_eq(f.io.command_bytes, 0, "allocation %ld: the queue of commands is not empty", n);
+    cr_assert_eq(f.io.commands.bytes, 0, "allocation %ld: the queue of commands is not empty", n);
 }
 
 static void expect_all_in_order(long n)

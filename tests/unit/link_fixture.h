@@ -161,6 +161,7 @@ static inline void fixture_close(void)
     hub_free(f.io.hub);
     mailbox_unref(f.io.notices);
     callback_pool_free(f.io.callbacks);
+    command_queue_release(&f.io.commands);
     broker_hang_up();
     event_free(f.accepting);
     close(f.listener);
