@@ -155,7 +155,7 @@ static int64_t advance(struct client *c, size_t n)
         c->ring_head = (c->ring_head + 1) & (c->ring_capacity - 1);
         c->ring_count--;
         counted += (int64_t)(entry & 1);
-        frames++;
+        frames += frame->count;
         frame_unref(frame);
     }
     c->sent += (uint32_t)n;

@@ -288,7 +288,7 @@ static void run_publish_local(struct io_thread *io, const struct command *comman
                                        .channel = command->bytes,
                                        .payload = command->bytes + command->name_length,
                                        .payload_length = command->payload_length};
-    hub_deliver(io->hub, &record);
+    hub_deliver(io->hub, &record, 1);
 }
 
 static void run_shutdown(struct io_thread *io)

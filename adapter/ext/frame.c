@@ -16,7 +16,7 @@ static struct frame *frame_alloc(size_t head, size_t length)
     f = malloc(size);
     if (f == NULL)
         return NULL;
-    f->references = 1;
+    f->references = f->count = 1;
     f->length = head + length;
     return f;
 }
@@ -66,6 +66,25 @@ struct frame *frame_deflated(struct ws_deflater *d, bool binary, const void *dat
     if (!ws_deflater_compress(d, data, length, &compressed, &compressed_length))
         return ws_build(opcode, false, data, length);
     return ws_build(opcode, true, compressed, compressed_length);
+}
+
+struct frame *frame_joined(struct frame *const *frames, unsigned count)
+{
+    size_t length = 0;
+    for (unsigned i = 0; i < count; i++)
+        if (!size_add(length, frames[i]->length, &length))
+            return NULL;
+    struct frame *f = frame_alloc(0, length);
+    if (f == NULL)
+        return NULL;
+    uint8_t *at = f->bytes;
+    f->count = 0;
+    for (unsigned i = 0; i < count; i++) {
+        memcpy(at, frames[i]->bytes, frames[i]->length);
+        at += frames[i]->length;
+        f->count += frames[i]->count;
+    }
+    return f;
 }
 
 static size_t control_length(size_t length)

@@ -15,6 +15,7 @@
 
 struct frame {
     uint32_t references; /* atomic; only frame_ref and frame_unref touch it */
+    uint32_t count;      /* WebSocket frames, events or other pieces in it: 1, or a run's */
     size_t length;       /* bytes */
     uint8_t bytes[];
 };
@@ -33,6 +34,10 @@ struct frame *frame_binary(const void *data, size_t length);
 /* A whole message for peers that agreed on permessage-deflate with server_bits of at least the
  * deflater's: compressed (RSV1), or plain when compressing does not make it smaller. */
 struct frame *frame_deflated(struct ws_deflater *d, bool binary, const void *data, size_t length);
+
+/* The bytes of several, which stay the caller's, one behind the other: what is sent together anyway
+ * is then one piece for each client. */
+struct frame *frame_joined(struct frame *const *frames, unsigned count);
 
 /* Control frames; what is longer than 125 bytes is cut off there. */
 struct frame *frame_ping(const void *data, size_t length);

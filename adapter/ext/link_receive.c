@@ -2,22 +2,51 @@
 #include "hub.h"
 #include "link_internal.h"
 #include "sp.h"
+#include <string.h>
 
-static const char *message(struct link *link, const struct wire_record *record)
+/* Messages of one channel that stand together in a batch: they are handed on together. */
+struct run {
+    struct wire_record records[HUB_RUN_RECORDS];
+    unsigned count;
+    size_t bytes;
+};
+
+static void deliver_run(struct link *link, struct run *run)
+{
+    if (run->count == 0)
+        return;
+    hub_deliver(link->io->hub, run->records, run->count);
+    IO_COUNT(link->io, messages_in, run->count);
+    run->count = 0;
+    run->bytes = 0;
+}
+
+static bool belongs_to(const struct run *run, const struct wire_record *record)
+{
+    const struct wire_record *first = &run->records[0];
+    return run->count < HUB_RUN_RECORDS && run->bytes + record->payload_length <= HUB_RUN_BYTES &&
+           first->channel_length == record->channel_length &&
+           memcmp(first->channel, record->channel, record->channel_length) == 0;
+}
+
+static const char *message(struct link *link, struct run *run, const struct wire_record *record)
 {
     if (record->id <= link->position)
         return "the broker sent a message twice or out of order";
-    hub_deliver(link->io->hub, record);
-    IO_COUNT(link->io, messages_in, 1);
+    if (run->count > 0 && !belongs_to(run, record))
+        deliver_run(link, run);
+    run->records[run->count++] = *record;
+    run->bytes += record->payload_length;
     link->position = record->id;
     return NULL;
 }
 
 /* Rule 14. Handling it makes its end the position, in one step (rule 12). */
-static const char *gap(struct link *link, const struct wire_record *record)
+static const char *gap(struct link *link, struct run *run, const struct wire_record *record)
 {
     if (record->sequence > record->id || record->id <= link->position)
         return "the broker sent a GAP that makes no sense";
+    deliver_run(link, run);
     hub_gap(link->io->hub, record->sequence, record->id);
     link->position = record->id;
     return NULL;
@@ -25,29 +54,38 @@ static const char *gap(struct link *link, const struct wire_record *record)
 
 /* Rule 11. Each record moves the position, so that a batch that turns bad in its middle is not
  * handed out again from its start. */
-static const char *batch(struct link *link, const struct wire_reply *reply, const uint8_t *at,
-                         size_t length)
+static const char *records(struct link *link, struct run *run, uint32_t count, const uint8_t *at,
+                           size_t length)
 {
-    for (uint32_t n = reply->records; n > 0; n--) {
+    for (; count > 0; count--) {
         struct wire_record record;
         size_t used;
         const char *reason = NULL;
         if (wire_record_decode(at, length, &record, &used) != STATUS_OK)
             return "a malformed record in a batch";
         if (record.type == WIRE_MESSAGE)
-            reason = message(link, &record);
+            reason = message(link, run, &record);
         else if (record.type == WIRE_GAP)
-            reason = gap(link, &record);
+            reason = gap(link, run, &record);
         if (reason)
             return reason;
         at += used;
         length -= used;
     }
-    if (length > 0)
-        return "a batch that is longer than its records";
-    if (reply->value > link->position)
+    return length > 0 ? "a batch that is longer than its records" : NULL;
+}
+
+static const char *batch(struct link *link, const struct wire_reply *reply, const uint8_t *body,
+                         size_t length)
+{
+    struct run run;
+    run.count = 0;
+    run.bytes = 0;
+    const char *reason = records(link, &run, reply->records, body, length);
+    deliver_run(link, &run); /* what came whole before something bad, too */
+    if (reason == NULL && reply->value > link->position)
         link->position = reply->value;
-    return NULL;
+    return reason;
 }
 
 /* Live batches are small, or the last that there is. */

@@ -5,7 +5,9 @@
  *
  *   cut N       each connection of route N gets a random prefix of what lies ready in either
  *               direction, and is closed; one in four is half open for up to two seconds first, one
- *               in four is reset instead of closed
+ *               in four is reset instead of closed. Three in four are mute before, for up to a
+ * tenth of a second: in one direction, or in both, bytes are taken and not sent on, so that
+ *               requests or answers are under way when the cut comes
  *   hold N MS   a partition: nothing moves on route N, in neither direction, nobody is let in
  *   delay N MS  from now on every byte of route N is that much later
  *   calm        no delay and no hold any more
@@ -28,7 +30,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROUTES_MAX = 16, PAIRS_MAX = 64, FLOW_SIZE = 256 * 1024, STAMPS = 256, HALF_OPEN_MS = 2000 };
+enum {
+    ROUTES_MAX = 16,
+    PAIRS_MAX = 64,
+    FLOW_SIZE = 256 * 1024,
+    STAMPS = 256,
+    HALF_OPEN_MS = 2000,
+    MUTE_MS = 100
+};
 
 struct address {
     union {
@@ -58,7 +67,9 @@ struct flow {
 
 struct pair {
     bool used, deaf;
-    int64_t end; /* of a half-open one; 0: none */
+    bool mute[2];   /* what comes from that side is not sent on */
+    int64_t cut_at; /* of one that was told to be cut; 0: none */
+    int64_t end;    /* of a half-open one; 0: none */
     struct route *route;
     int fd[2];           /* 0: the process's side, 1: the broker's */
     struct flow flow[2]; /* from that side */
@@ -146,8 +157,8 @@ static void accept_one(struct route *r)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     setsockopt(other, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     p->used = true;
-    p->deaf = false;
-    p->end = 0;
+    p->deaf = p->mute[0] = p->mute[1] = false;
+    p->cut_at = p->end = 0;
     p->route = r;
     p->fd[0] = fd;
     p->fd[1] = other;
@@ -206,10 +217,18 @@ static size_t due(const struct flow *f, int64_t now)
     return bytes;
 }
 
-static void cut(struct pair *p)
+static void mute(struct pair *p, int64_t now)
 {
-    int64_t now = now_ms();
+    size_t sides = random_below(4);
+    p->mute[0] = sides & 1;
+    p->mute[1] = sides & 2;
+    p->cut_at = now + (sides != 0 ? (int64_t)random_below(MUTE_MS) : 0);
     cuts++;
+}
+
+static void cut(struct pair *p, int64_t now)
+{
+    p->cut_at = 0;
     for (int side = 0; side < 2; side++) {
         take_in(p, side, now);
         send_some(p, side, random_below(p->flow[side].length + 1));
@@ -232,8 +251,8 @@ static void command(char *line)
             routes[i].delay = routes[i].held_until = 0;
     } else if (sscanf(line, "cut %u", &n) == 1 && n < route_count) {
         for (struct pair *p = pairs; p < pairs + PAIRS_MAX; p++) {
-            if (p->used && p->end == 0 && p->route == &routes[n])
-                cut(p);
+            if (p->used && p->end == 0 && p->cut_at == 0 && p->route == &routes[n])
+                mute(p, now_ms());
         }
     } else if (sscanf(line, "hold %u %ld", &n, &ms) == 2 && n < route_count) {
         routes[n].held_until = now_ms() + ms;
@@ -268,11 +287,15 @@ static void pair_serve(struct pair *p, const struct pollfd *polls, int64_t now)
         pair_close(p, false);
         return;
     }
+    if (p->cut_at != 0 && now >= p->cut_at) {
+        cut(p, now);
+        return;
+    }
     if (p->deaf || now < p->route->held_until)
         return;
     for (int side = 0; side < 2; side++) {
         bool over = polls[side].revents != 0 && !take_in(p, side, now);
-        if (!send_some(p, side, due(&p->flow[side], now)) ||
+        if (!send_some(p, side, p->mute[side] ? 0 : due(&p->flow[side], now)) ||
             (over && due(&p->flow[side], INT64_MAX) == 0)) {
             pair_close(p, false);
             return;
@@ -284,8 +307,8 @@ static int timeout(void)
 {
     int ms = 200;
     for (const struct pair *p = pairs; p < pairs + PAIRS_MAX; p++) {
-        if (p->used &&
-            (p->end != 0 || p->flow[0].length + p->flow[1].length > 0 || p->route->held_until != 0))
+        if (p->used && (p->end != 0 || p->cut_at != 0 ||
+                        p->flow[0].length + p->flow[1].length > 0 || p->route->held_until != 0))
             ms = 2;
     }
     return ms;
@@ -298,7 +321,7 @@ static short events_of(const struct pair *p, int side, int64_t now)
         return 0;
     if (has_room(&p->flow[side]))
         events |= POLLIN;
-    if (due(&p->flow[1 - side], now) > 0)
+    if (!p->mute[1 - side] && due(&p->flow[1 - side], now) > 0)
         events |= POLLOUT;
     return events;
 }

@@ -85,7 +85,23 @@ static void deliver(const char *channel, const char *payload, bool binary, uint6
                                  .channel_length = (uint16_t)strlen(channel),
                                  .payload = (const uint8_t *)payload,
                                  .payload_length = strlen(payload)};
-    hub_deliver(f.io.hub, &record);
+    hub_deliver(f.io.hub, &record, 1);
+}
+
+/* A run: the payloads with ids from first on; one that begins with ! is binary. */
+static void deliver_run(const char *channel, uint64_t first, unsigned count,
+                        const char *const *texts)
+{
+    struct wire_record records[HUB_RUN_RECORDS];
+    for (unsigned i = 0; i < count; i++)
+        records[i] = (struct wire_record){.type = WIRE_MESSAGE,
+                                          .flags = texts[i][0] == '!' ? WIRE_BINARY : 0,
+                                          .id = first + i,
+                                          .channel = (const uint8_t *)channel,
+                                          .channel_length = (uint16_t)strlen(channel),
+                                          .payload = (const uint8_t *)texts[i],
+                                          .payload_length = strlen(texts[i])};
+    hub_deliver(f.io.hub, records, count);
 }
 
 static int fd_of(const struct client *c)
@@ -209,6 +225,79 @@ Test(hub, one_compressed_frame_is_shared_by_those_who_take_it)
     cr_assert_eq(frame->bytes[0], 0xc1, "FIN, RSV1, text");
     cr_assert_lt(frame->length, 100);
     cr_assert_eq(((struct frame *)(plain->ring[plain->ring_head] & ~(uintptr_t)1))->length, 1004);
+}
+
+Test(hub, a_run_is_one_piece_for_all_clients_of_a_kind_and_each_message_keeps_its_own)
+{
+    const char *const texts[] = {"one", "!two", "x\xff"};
+    struct client *own = websocket(), *other = websocket(), *text = websocket();
+    struct client *binary = websocket(), *stream = browser(CLIENT_SSE, false);
+    subscribe_browser(own, "a", false, NULL);
+    subscribe_browser(other, "a", false, NULL);
+    subscribe_browser(text, "a", false, &HUB_DIRECT_TEXT);
+    subscribe_browser(binary, "a", false, &HUB_DIRECT_BINARY);
+    subscribe_browser(stream, "a", false, NULL);
+    hub_label_attached(f.io.hub, 0, 0);
+    deliver_run("a", 1, 3, texts);
+    cr_assert_eq(own->ring_count, 1);
+    struct frame *frame = (struct frame *)(own->ring[own->ring_head] & ~(uintptr_t)1);
+    cr_assert_eq((struct frame *)(other->ring[other->ring_head] & ~(uintptr_t)1), frame);
+    cr_assert_eq(frame->references, 2);
+    expect_bytes(own, "\x81\3one\x82\4!two\x82\2x\xff", 15);
+    expect_bytes(other, "\x81\3one\x82\4!two\x82\2x\xff", 15);
+    expect_bytes(text, "\x81\3one\x81\4!two\x82\2x\xff", 15);
+    expect_bytes(binary, "\x82\3one\x82\4!two\x82\2x\xff", 15);
+    expect_bytes(stream, "data: one\n\ndata: !two\n\ndata: x\xef\xbf\xbd\n\n", 35);
+    cr_assert_eq(f.io.stats.deliveries, 15);
+    cr_assert_eq(f.io.stats.frames_out, 15 + browser_count, "and the heads");
+}
+
+Test(hub, a_compressed_run_is_the_compressed_messages_one_behind_the_other)
+{
+    const char *const texts[] = {"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "y",
+                                 "!zzzzzzzzzzzzzzzzzzzzzzzzzzzzz"};
+    char one_by_one[200], got[200];
+    struct client *c = browser(CLIENT_WEBSOCKET, true);
+    subscribe_browser(c, "a", false, NULL);
+    hub_label_attached(f.io.hub, 0, 0);
+    for (int i = 0; i < 3; i++)
+        deliver_run("a", 1 + (uint64_t)i, 1, &texts[i]);
+    io_flush(&f.io);
+    ssize_t length = read(fd_of(c), one_by_one, sizeof(one_by_one));
+    cr_assert(length > 10 && length < 60 && (one_by_one[0] & 0x40), "compressed");
+    deliver_run("a", 4, 3, texts);
+    io_flush(&f.io);
+    cr_assert_eq(read(fd_of(c), got, sizeof(got)), length);
+    cr_assert_eq(memcmp(got, one_by_one, (size_t)length), 0);
+}
+
+Test(hub, rule_10_a_label_in_the_middle_of_a_run)
+{
+    const char *const texts[] = {"five", "six", "7"};
+    struct client *old = websocket();
+    subscribe_browser(old, "a", false, NULL);
+    hub_label_attached(f.io.hub, 0, 5);
+    struct block *block = block_of(old, "b");
+    hub_label_attached(f.io.hub, UINT64_MAX - 1, 6);
+    deliver_run("a", 5, 3, texts);
+    expect_bytes(old, "\x81\3six\x81\0017", 8);
+    deliver_run("b", 5, 3, texts);
+    cr_assert_eq(mailbox_length(client_mailbox(old)), 2, "open, 7");
+    cr_assert_eq(f.io.stats.deliveries, 3);
+    deliver_run("a", 1, 3, texts);
+    expect_nothing(old);
+    block_unref(block);
+}
+
+Test(hub, of_a_run_two_subscriptions_of_a_client_get_each_message_before_the_next)
+{
+    const char *const texts[] = {"1", "2"};
+    struct client *c = websocket();
+    subscribe_browser(c, "a", false, NULL);
+    subscribe_browser(c, "*", true, NULL);
+    hub_label_attached(f.io.hub, UINT64_MAX - 1, 0);
+    deliver_run("a", 1, 2, texts);
+    expect_bytes(c, "\x81\0011\x81\0011\x81\0012\x81\0012", 12);
 }
 
 Test(hub, each_subscription_is_served_by_itself)
