@@ -240,11 +240,21 @@ void client_mark_dirty(struct client *c)
     c->io->dirty = c;
 }
 
+/* With thousands of clients none is in the caches any more when its turn comes. */
+static void prefetch(const struct client *c)
+{
+    __builtin_prefetch(&c->dirty_next);
+    __builtin_prefetch(&c->fd);
+    __builtin_prefetch(&c->state);
+}
+
 void io_flush(struct io_thread *io)
 {
     while (io->dirty != NULL) {
         struct client *c = io->dirty;
         io->dirty = c->dirty_next;
+        if (io->dirty != NULL)
+            prefetch(io->dirty); /* comes while this one's bytes are sent */
         c->is_dirty = false;
         if (c->state == CLIENT_ENDED)
             reap(c);
