@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "json"
+require "net/http"
 require "open3"
 require "tmpdir"
 require_relative "servers"
@@ -41,6 +42,7 @@ module Bench
     P99 = "p99 µs"
     CLIENT_BYTES = "bytes / idle client"
     GC_GROWTH = "minor GC pause, × that without clients"
+    GC_LEFT = "minor GC pause, × that when they have left"
     GC_WHOLE_GROWTH = "minor GC with all sweeping, × without"
     CALL = "µs / publish call"
     CPU_PUBLISH = "CPU µs / publish"
@@ -211,7 +213,7 @@ module Bench
                       "iodine" => -> { with(Iodine) { |server| idle_figures(server) } },
                       "nchan" => -> { with(Nchan) { |server| idle_figures(server).slice(CLIENT_BYTES) } } }
       work(name, title, contestants,
-           [[CLIENT_BYTES, "iodine", :at_most, target], [CLIENT_BYTES, "nchan"], [GC_GROWTH, nil, :at_most, 1.3], [GC_WHOLE_GROWTH, nil],
+           [[CLIENT_BYTES, "iodine", :at_most, target], [CLIENT_BYTES, "nchan"], [GC_GROWTH, nil, :at_most, 1.3], [GC_LEFT, nil], [GC_WHOLE_GROWTH, nil],
             [GC_GROWTH, "iodine"]], false)
     end
 
@@ -219,9 +221,15 @@ module Bench
       result = tool("ws_load", "idle", "--url", server.url("/sub"), *server.common, "--probe", "/settle", "--clients", 10_000, "--json", "--quiet")
       raise Spoiled, result["problem"] unless result["clean"]
 
-      before = result["probe_before"].split.map(&:to_f)
-      after = result["probe_after"].split.map(&:to_f)
-      { CLIENT_BYTES => result["memory_per_client"], GC_GROWTH => after[0] / before[0], GC_WHOLE_GROWTH => after[1] / before[1] }
+      before, with = result.values_at("probe_before", "probe_after").map { |text| text.split.map(&:to_f) }
+      { CLIENT_BYTES => result["memory_per_client"], GC_GROWTH => with[0] / before[0], GC_WHOLE_GROWTH => with[1] / before[1],
+        GC_LEFT => with[0] / settled(server)[0] }
+    end
+
+    # The clients have left: the process answers for itself when it has seen all of them go.
+    def settled(server)
+      url = URI(server.url("/settle").sub("ws://", "http://"))
+      Array.new(2) { Net::HTTP.get(url).split.map(&:to_f) }.last
     end
 
     def publish_cost
