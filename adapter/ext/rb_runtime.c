@@ -68,6 +68,7 @@ static void configure(VALUE settings, struct io_config *config)
     size_setting(settings, "max_pending", &config->max_pending);
     unsigned_setting(settings, "ping", &config->ping_seconds);
     unsigned_setting(settings, "pong_timeout", &config->pong_seconds);
+    unsigned_setting(settings, "stall_timeout", &config->stall_seconds);
 }
 
 static struct io_thread *start(void)

@@ -81,3 +81,37 @@ RSpec.describe "Slow and silent clients" do
     expect(closed_once).to eq("closed false -1 false nil")
   end
 end
+
+RSpec.describe "Clients that stand still" do
+  lab("#{Support::Lab::CLASSES}\nuse Brokerd::Middleware, stall_timeout: 1, max_pending: 1 << 30\nrun ->(env) { Lab.new(env).call }")
+
+  closing = "def on_close(client) = report(\"closed \#{client.open?} \#{client.pending}\")"
+
+  def stalled
+    get("[200, {}, [Brokerd.stats[:evicted_stalled].to_s]]").body.to_i
+  end
+
+  def closed_once
+    wait_for_report(/closed/, 15).tap { expect(reports.grep(/closed/).size).to eq(1) }
+  end
+
+  it "S-31 one that takes nothing of what waits for it is ended after stall_timeout, however much may wait" do
+    before = stalled
+    websocket("def on_open(client) = 300.times { client.write('x' * 100_000) }\n#{closing}")
+    expect(closed_once).to eq("closed false -1")
+    expect(stalled).to eq(before + 1)
+  end
+
+  it "S-31 one that does not go on with its message is ended with 1008; one that says nothing is not" do
+    before = stalled
+    quiet = websocket("def on_message(client, data) = client.write(data)")
+    begun = websocket("def on_message(client, data) = nil\n#{closing}")
+    begun.socket.write("\x81\x85".b)
+    opcode, payload = begun.receive_frame
+    expect([opcode, payload.unpack1("n")]).to eq([Support::WebSocket::CLOSE, 1008])
+    expect(closed_once).to eq("closed false -1")
+    expect(stalled).to eq(before + 1)
+    quiet.text("still here")
+    expect(quiet.receive).to eq("still here")
+  end
+end

@@ -19,6 +19,7 @@ module Brokerd
   # | `max_pending` | bytes that may wait for one browser | 1048576 |
   # | `ping` | seconds of silence before a ping, 0 never | 40 |
   # | `pong_timeout` | seconds within which the pong must come | 20 |
+  # | `stall_timeout` | seconds without progress after which a browser that has something to read, or is in a message of its own, is closed; 0 never | 30 |
   # | `callback_threads` | Ruby threads that run callbacks | 4 |
   # | `env` | what a client keeps of its request: `:full`, `:slim`, false | `:full` |
   # | `deflate` | permessage-deflate | false |
@@ -41,6 +42,7 @@ module Brokerd
       max_pending: [1024..(1 << 30), 1024 * 1024],
       ping: [0..86_400, 40],
       pong_timeout: [1..86_400, 20],
+      stall_timeout: [0..86_400, 30],
       callback_threads: [1..64, 4],
       env: [:env, :full],
       deflate: [:boolean, false],
@@ -104,7 +106,7 @@ module Brokerd
 
       files.clear unless url # the application's own broker has no secret: its folder is this user's alone
       broker.merge(files, name: process_name, max_message: max_message, max_pending: max_pending, ping: ping,
-                          pong_timeout: pong_timeout, callback_threads: callback_threads, deflate: deflate)
+                          pong_timeout: pong_timeout, stall_timeout: stall_timeout, callback_threads: callback_threads, deflate: deflate)
     end
 
     private
