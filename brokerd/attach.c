@@ -3,15 +3,67 @@
 #include "server.h"
 #include <string.h>
 
-/* Rule 17: the link of generation `attach->generation` is this connection from now on. */
-static void take_over(struct session *s, const struct request *r)
+/* Rule 17: the link before has lost its session to this one. */
+static void supersede(struct connection *before, const struct request *r)
 {
-    struct connection *old = s->connection;
-    if (old == r->connection)
-        return;
-    session_move(s, r->connection);
-    if (old->session_count == 0)
-        connection_close(old, CLOSE_SUPERSEDED, NULL);
+    if (before != r->connection && before->session_count == 0)
+        connection_close(before, CLOSE_SUPERSEDED, NULL);
+}
+
+/* true: answered. */
+static bool is_full(const struct request *r)
+{
+    if (r->connection->session_count < SESSIONS_PER_CONNECTION_MAX)
+        return false;
+    static struct log_limit limit;
+    log_limited(&limit, 1, LOG_LEVEL_WARN, "a session of %s is refused: its connection has %d",
+                r->connection->peer, SESSIONS_PER_CONNECTION_MAX);
+    request_answer(r, STATUS_FULL, 0, 0, r->header.records); /* none of the list is at fault */
+    return true;
+}
+
+/* NULL: answered. */
+static struct session *make_session(const struct request *r)
+{
+    struct connection *c = r->connection;
+    if (is_full(r))
+        return NULL;
+    bool may = peers_take(r->server, c->account, PEER_SESSIONS, 1, c->peer);
+    struct session *s = may ? session_new(r->server, r->header.session, c) : NULL;
+    if (s == NULL) {
+        if (may)
+            peers_give(c->account, PEER_SESSIONS, 1);
+        request_answer(r, may ? STATUS_NO_MEMORY : STATUS_FULL, 0, 0, r->header.records);
+    }
+    return s;
+}
+
+/* It goes on under another struct: its subscriptions stay behind and leave by and by. */
+static struct session *renew(struct session *s, const struct request *r)
+{
+    const struct session_published published = s->published;
+    session_end(s, true);
+    s = make_session(r);
+    if (s != NULL)
+        s->published = published;
+    return s;
+}
+
+/* A newer link wants the session: of the older list nothing is left. NULL: answered. */
+static struct session *take_over(struct session *s, const struct request *r)
+{
+    struct connection *before = s->connection;
+    if (before != r->connection && is_full(r))
+        return NULL;
+    if (s->subscriber.count > LEAVE_AT_ONCE) {
+        s = renew(s, r);
+    } else {
+        if (before != r->connection)
+            session_move(s, r->connection);
+        unsubscribe_some(s, UINT32_MAX, true);
+    }
+    supersede(before, r);
+    return s;
 }
 
 /* The session as the ATTACH wants it, its list still empty; NULL: answered. A repeated ATTACH, or
@@ -25,28 +77,9 @@ static struct session *open_session(const struct request *r, const struct wire_a
     }
     if (s != NULL && attach->generation == s->generation && s->connection == r->connection)
         return s;
-    if ((s == NULL || s->connection != r->connection) &&
-        r->connection->session_count == SESSIONS_PER_CONNECTION_MAX) {
-        static struct log_limit limit;
-        log_limited(&limit, 1, LOG_LEVEL_WARN, "a session of %s is refused: its connection has %d",
-                    r->connection->peer, SESSIONS_PER_CONNECTION_MAX);
-        request_answer(r, STATUS_FULL, 0, 0, r->header.records); /* none of the list is at fault */
+    s = s != NULL ? take_over(s, r) : make_session(r);
+    if (s == NULL)
         return NULL;
-    }
-    if (s == NULL) {
-        struct connection *c = r->connection;
-        bool may = peers_take(r->server, c->account, PEER_SESSIONS, 1, c->peer);
-        s = may ? session_new(r->server, r->header.session, c) : NULL;
-        if (s == NULL) {
-            if (may)
-                peers_give(c->account, PEER_SESSIONS, 1);
-            request_answer(r, may ? STATUS_NO_MEMORY : STATUS_FULL, 0, 0, r->header.records);
-            return NULL;
-        }
-    } else {
-        take_over(s, r);
-        unsubscribe_some(s, UINT32_MAX, true);
-    }
     if (s->engine != NULL) /* the new link may come in another role or name */
         engine_detach(s);
     s->engine_hash = 0;

@@ -95,10 +95,10 @@ uint64_t publish_known(const struct server *server, const struct session *s, uin
                        uint64_t *id)
 {
     uint64_t known = origins_known(server->origins, origin, id);
-    if (s == NULL || s->published_origin != origin || s->published_sequence <= known)
+    if (s == NULL || s->published.origin != origin || s->published.sequence <= known)
         return known;
-    *id = s->published_id;
-    return s->published_sequence;
+    *id = s->published.id;
+    return s->published.sequence;
 }
 
 static void note(const struct request *r, uint64_t origin, uint64_t sequence, uint64_t id)
@@ -107,9 +107,7 @@ static void note(const struct request *r, uint64_t origin, uint64_t sequence, ui
     origins_note(r->server->origins, origin, sequence, id, s != NULL);
     if (s == NULL)
         return;
-    s->published_origin = origin;
-    s->published_sequence = sequence;
-    s->published_id = id;
+    s->published = (struct session_published){origin, sequence, id};
 }
 
 /* Has the table load what the next records of a SUBMIT will ask it. */

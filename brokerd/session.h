@@ -51,6 +51,12 @@ enum session_mode {
     SESSION_ENDED      /* nothing of it is left but subscriptions, in server.leaving */
 };
 
+/* The newest publish of a session. The table of origins may forget a quiet one, which would then be
+ * taken for a new one when it repeats a SUBMIT on its living connection. */
+struct session_published {
+    uint64_t origin, sequence, id;
+};
+
 struct session {
     uint64_t id; /* drawn by the client */
     uint64_t generation;
@@ -62,9 +68,7 @@ struct session {
     size_t name_bytes; /* of its channels and patterns */
     uint64_t origin;
     uint32_t pid;
-    /* The newest of its publishes. The table of origins may forget a quiet session, which would
-     * then be taken for a new one when it repeats a SUBMIT on its living connection. */
-    uint64_t published_origin, published_sequence, published_id;
+    struct session_published published;
     enum session_mode mode;
     bool simple, is_dirty, is_catching_up;
     bool lingers;          /* ENDED: as of session_end */

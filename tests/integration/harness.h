@@ -204,6 +204,8 @@ struct peer {
     uint64_t epoch; /* of the last reply */
     uint8_t *bytes; /* the last message */
     size_t length;
+    bool holds; /* requests stand in `held` until peer_let_go */
+    struct buffer held;
 };
 
 static inline void peer_close(struct peer *p)
@@ -350,8 +352,27 @@ static inline void peer_send(struct peer *p, uint32_t id, const struct wire_requ
     at += block_length;
     if (records > 0)
         memcpy(bytes + at, buffer_bytes(&body->bytes), records);
-    write_all(p->fd, bytes, at + records);
+    at += records;
+    if (p->holds) {
+        cr_assert(buffer_append(&p->held, bytes, at));
+    } else {
+        write_all(p->fd, bytes, at);
+    }
     free(bytes);
+}
+
+/* What is requested from here on reaches the broker in one piece, with peer_let_go. */
+static inline void peer_hold(struct peer *p)
+{
+    buffer_init(&p->held, 1 << 20);
+    p->holds = true;
+}
+
+static inline void peer_let_go(struct peer *p)
+{
+    write_all(p->fd, buffer_bytes(&p->held), buffer_length(&p->held));
+    buffer_release(&p->held);
+    p->holds = false;
 }
 
 static inline uint32_t peer_request(struct peer *p, uint8_t operation, uint16_t flags,

@@ -353,8 +353,10 @@ Test(session, very_many_subscriptions_leave_by_and_by_and_nobody_waits_for_them)
     struct peer p = peer_open(&b), other = peer_open(&b);
     peer_join(&p, 9, NULL);
     subscribe_to(&p, 9, MANY);
+    peer_hold(&p);
     uint32_t detach = peer_request(&p, WIRE_DETACH, 0, 9, 0, NULL);
     uint32_t stats = peer_request(&p, WIRE_QUERY, WIRE_STATS, 0, 0, NULL);
+    peer_let_go(&p);
     cr_assert_eq(peer_answer(&p, detach).reply.status, STATUS_OK);
     unsigned long left = channels_of(peer_answer(&p, stats));
     cr_assert(left > 0 && left < MANY, "%lu left", left);
@@ -371,4 +373,35 @@ Test(session, very_many_subscriptions_leave_by_and_by_and_nobody_waits_for_them)
     cr_assert_eq(peer_publish(&other, 0, 9, 1, "c1", "x").reply.records, 1);
     wait_for_channels(&other, 1);
     cr_assert_eq(peer_publish(&other, 0, 10, 1, "c1", "x").reply.records, 1);
+}
+
+/* A list of a million names must not hold the broker up when a newer link brings another. */
+Test(session, rule_17_very_many_subscriptions_of_the_older_link_leave_by_and_by)
+{
+    enum { MANY = 20000 };
+    struct peer old = peer_open(&b), fresh = peer_open(&b), other = peer_open(&b);
+    struct body list = {0};
+    body_name(&list, WIRE_SUBSCRIBE, "c1", false);
+    body_name(&list, WIRE_SUBSCRIBE, "own", false);
+    struct attaching attach = {.session = 9, .generation = 1, .origin = 77};
+    cr_assert_eq(peer_attach(&old, &attach, NULL).reply.status, STATUS_OK);
+    subscribe_to(&old, 9, MANY);
+    cr_assert_eq(peer_publish(&old, 9, 77, 1, "x", "x").reply.status, STATUS_OK);
+    attach.generation = 2;
+    peer_hold(&fresh);
+    uint32_t attached = peer_attach_request(&fresh, &attach, &list);
+    uint32_t stats = peer_request(&fresh, WIRE_QUERY, WIRE_STATS, 0, 0, NULL);
+    peer_let_go(&fresh);
+    struct answer a = peer_answer(&fresh, attached);
+    cr_assert_eq(a.reply.status, STATUS_OK);
+    cr_assert_eq(a.reply.value, 1, "what it published is known");
+    unsigned long left = channels_of(peer_answer(&fresh, stats));
+    cr_assert(left > 2 && left < MANY, "%lu left", left);
+    expect_closed(old.fd);
+    cr_assert_eq(peer_publish(&other, 0, 7, 1, "c1", "x").reply.records, 1, "the new list counts");
+    cr_assert_eq(peer_publish(&other, 0, 8, 1, "c2", "x").reply.records, 0, "the old one does not");
+    wait_for_channels(&other, 2);
+    cr_assert_eq(peer_publish(&other, 0, 9, 1, "c1", "x").reply.records, 1);
+    cr_assert_eq(peer_publish(&fresh, 9, 77, 1, "own", "again").reply.value, a.reply.head);
+    body_reset(&list);
 }
