@@ -92,6 +92,13 @@ void peers_leave(struct server *server, struct peer_account *account)
     remove_if_empty(&server->peers, account);
 }
 
+bool peers_may_take(const struct server *server, const struct peer_account *account,
+                    enum peer_limit limit, uint64_t amount)
+{
+    uint64_t most = server->options->peer_max[limit];
+    return amount <= most && account->held[limit] <= most - amount;
+}
+
 bool peers_take(struct server *server, struct peer_account *account, enum peer_limit limit,
                 uint64_t amount, const char *name)
 {
@@ -100,7 +107,7 @@ bool peers_take(struct server *server, struct peer_account *account, enum peer_l
     uint64_t *counters[] = {
         &server->counters.peer_connections_refused, &server->counters.peer_sessions_refused,
         &server->counters.peer_subscriptions_refused, &server->counters.peer_bytes_refused};
-    if (amount <= most && account->held[limit] <= most - amount) {
+    if (peers_may_take(server, account, limit, amount)) {
         account->held[limit] += amount;
         return true;
     }

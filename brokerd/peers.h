@@ -42,6 +42,10 @@ struct peer_account *peers_enter(struct server *server, int fd, const char *name
 /* One connection less; the account may be gone afterwards. NULL is nothing. */
 void peers_leave(struct server *server, struct peer_account *account);
 
+/* Would peers_take give it? */
+bool peers_may_take(const struct server *server, const struct peer_account *account,
+                    enum peer_limit limit, uint64_t amount);
+
 /* Takes `amount` more of something. false: the limit is passed, nothing was taken; counted, and
  * logged at most once a second. */
 bool peers_take(struct server *server, struct peer_account *account, enum peer_limit limit,

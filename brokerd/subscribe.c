@@ -2,10 +2,21 @@
 #include "requests.h"
 #include "server.h"
 
+/* What ended sessions still have is counted, but not against who comes back: it leaves first. */
+static void make_room(const struct session *s, size_t length)
+{
+    const struct peer_account *account = s->connection->account;
+    while (!TAILQ_EMPTY(&s->server->leaving) &&
+           !(peers_may_take(s->server, account, PEER_SUBSCRIPTIONS, 1) &&
+             peers_may_take(s->server, account, PEER_BYTES, length)))
+        session_end_step(s->server);
+}
+
 /* One subscription more of that name's length. */
 static bool hold(struct session *s, size_t length)
 {
     struct connection *c = s->connection;
+    make_room(s, length);
     if (!peers_take(s->server, c->account, PEER_SUBSCRIPTIONS, 1, c->peer))
         return false;
     if (peers_take(s->server, c->account, PEER_BYTES, length, c->peer))

@@ -147,13 +147,13 @@ RSpec.describe "Delivery across processes" do
 
   it "the time for which a process was stopped does not count as its browsers' silence" do
     server = start_server(app, env: { "BROKERD_PING" => "1", "BROKERD_PONG_TIMEOUT" => "3" })
-    client = websocket(server: server)
-    client.receive
+    client, other = Array.new(2) { websocket(server: server) }.each(&:receive)
     expect(client.receive_frame.first).to eq(Support::WebSocket::PING)
     server.signal("STOP")
     sleep 6
     server.signal("CONT")
-    sleep 0.5 # by now its clock has ticked
+    other.text("local tick")
+    expect([client, other].map(&:receive)).to eq(["local tick"] * 2) # its clock has ticked meanwhile
     client.send_frame(Support::WebSocket::PONG, "")
     settle([client])
   end

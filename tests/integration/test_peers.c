@@ -97,6 +97,27 @@ Test(peers, subscriptions_past_the_limit_are_refused)
     cr_assert_eq(peer_ask(&q, WIRE_SUBMIT, 0, 2, 0, &body).reply.status, STATUS_OK);
 }
 
+/* They leave by and by, but not at the cost of who comes back with as many. */
+Test(peers, subscriptions_of_an_ended_session_make_room)
+{
+    enum { MANY = 2900 };
+    start("--peer-subscriptions", "3000");
+    struct peer p = peer_open(&b), q = peer_open(&b);
+    struct body list = {0};
+    char name[16];
+    for (int i = 0; i < MANY; i++) {
+        snprintf(name, sizeof(name), "c%d", i);
+        body_name(&list, WIRE_SUBSCRIBE, name, false);
+    }
+    struct attaching attach = {.session = 1, .generation = 1};
+    cr_assert_eq(peer_attach(&p, &attach, &list).reply.status, STATUS_OK);
+    attach.generation = 2;
+    cr_assert_eq(peer_attach(&q, &attach, &list).reply.status, STATUS_OK);
+    cr_assert_eq(number_of(&q, "peer_subscriptions_refused"), 0);
+    cr_assert_eq(number_of(&q, "subscriptions"), MANY);
+    body_reset(&list);
+}
+
 Test(peers, a_request_that_takes_too_many_bytes_ends_its_connection)
 {
     start("--peer-bytes", "1M");

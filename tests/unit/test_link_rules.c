@@ -341,57 +341,6 @@ Test(link_rules, rule_11_a_batch_that_turns_bad_moves_the_position_by_what_was_g
     block_unref(block);
 }
 
-Test(link_rules, rule_11_messages_of_several_channels_in_a_batch_keep_their_order)
-{
-    static char large[HUB_RUN_BYTES / 2 + 1];
-    memset(large, 'l', sizeof(large) - 1);
-    struct block *a = subscribe_to("a"), *more[3]; /* one mailbox: what comes is in order */
-    for (int i = 0; i < 3; i++) {
-        more[i] = block_new(a->mailbox, 0);
-        hub_subscribe_block(f.io.hub, more[i], i == 0 ? "c" : "ab", i == 0 ? 1 : 2, false);
-    }
-    link_start(f.io.link);
-    broker_attach(1, 0, 0);
-    struct batch_bytes b = {.length = 0};
-    batch_message(&b, 1, "a", "one");
-    batch_message(&b, 2, "a", "two");
-    batch_message(&b, 3, "b", "nobody's");
-    batch_message(&b, 4, "c", "four");
-    batch_message(&b, 5, "ab", "to two");
-    batch_message(&b, 6, "a", "six");
-    batch_message(&b, 7, "a", large);
-    batch_message(&b, 8, "a", "eight");
-    broker_batch(&credits[0], &b, 8);
-    const char *const wanted[] = {"one", "two", "four", "to two", "to two", "six"};
-    for (int i = 0; i < 6; i++)
-        expect_callback(CALLBACK_DELIVERY, wanted[i]);
-    WAIT_FOR(f.io.stats.messages_in == 8);
-    cr_assert_eq(f.io.stats.deliveries, 8);
-    block_unref(a);
-    for (int i = 0; i < 3; i++)
-        block_unref(more[i]);
-}
-
-Test(link_rules, rule_11_a_run_of_more_than_one_fan_out_takes_comes_whole)
-{
-    struct block *block = subscribe_to("a");
-    link_start(f.io.link);
-    broker_attach(1, 0, 0);
-    struct batch_bytes b = {.length = 0};
-    char text[16];
-    for (unsigned i = 1; i <= 3 * HUB_RUN_RECORDS + 1; i++) {
-        snprintf(text, sizeof(text), "%u", i);
-        batch_message(&b, i, "a", text);
-    }
-    broker_batch(&credits[0], &b, 3 * HUB_RUN_RECORDS + 1);
-    for (unsigned i = 1; i <= 3 * HUB_RUN_RECORDS + 1; i++) {
-        snprintf(text, sizeof(text), "%u", i);
-        expect_callback(CALLBACK_DELIVERY, text);
-    }
-    expect_no_callback();
-    block_unref(block);
-}
-
 Test(link_rules, rule_12_another_epoch_is_told_as_gap_before_its_messages)
 {
     struct block *block = subscribe_to("a");
