@@ -11,7 +11,7 @@ say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
 build_packages=(build-essential cmake ninja-build pkg-config ruby ruby-dev bundler libevent-dev libnng-dev
-  libssl-dev zlib1g-dev)
+  libssl-dev liburing-dev zlib1g-dev)
 test_packages=(libcriterion-dev chromium redis-server)
 check_packages=(clang-14 libclang-rt-14-dev clang-format cppcheck valgrind)
 

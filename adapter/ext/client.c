@@ -218,8 +218,7 @@ void client_end(struct client *c, const char *reason)
     client_mark_dirty(c); /* to be reaped */
 }
 
-/* Everything that must not happen while someone may still be walking past the client. */
-static void reap(struct client *c)
+void client_reap(struct client *c)
 {
     struct io_thread *io = c->io;
     client_release_input(c);
@@ -238,27 +237,4 @@ void client_mark_dirty(struct client *c)
     c->is_dirty = true;
     c->dirty_next = c->io->dirty;
     c->io->dirty = c;
-}
-
-/* With thousands of clients none is in the caches any more when its turn comes. */
-static void prefetch(const struct client *c)
-{
-    __builtin_prefetch(&c->dirty_next);
-    __builtin_prefetch(&c->fd);
-    __builtin_prefetch(&c->state);
-}
-
-void io_flush(struct io_thread *io)
-{
-    while (io->dirty != NULL) {
-        struct client *c = io->dirty;
-        io->dirty = c->dirty_next;
-        if (io->dirty != NULL)
-            prefetch(io->dirty); /* comes while this one's bytes are sent */
-        c->is_dirty = false;
-        if (c->state == CLIENT_ENDED)
-            reap(c);
-        else
-            client_flush(c);
-    }
 }

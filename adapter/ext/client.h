@@ -98,7 +98,4 @@ void client_excuse(struct client *c, uint32_t ms);
 struct subscriber *client_subscriber(struct client *c);
 struct client *client_of_subscriber(struct subscriber *s);
 
-/* Flushes every dirty client once and buries those that ended; the last step of each turn. */
-void io_flush(struct io_thread *io);
-
 #endif

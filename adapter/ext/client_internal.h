@@ -7,6 +7,7 @@
  *
  *   client.c        life: new, start, end, the reap at the end of a turn
  *   client_queue.c  the out-queue and the flush
+ *   io_flush.c      who is flushed at the end of a turn
  *   client_read.c   what the browser sends, back-pressure
  *   client_close.c  closing handshake, eviction, the tick
  *
@@ -22,6 +23,7 @@
  * From every state client_end leads to ENDED. CLOSING has the stall limit, the others CLOSE_MS.
  */
 #include "client.h"
+#include "send_ring.h"
 #include "ws_frame.h"
 #include <event2/event.h>
 #include <event2/event_struct.h>
@@ -130,7 +132,19 @@ static inline int64_t client_count_pending(struct client *c, int64_t n)
 
 void client_mark_dirty(struct client *c);
 
+/* Buries a client that ended: everything that must not happen while someone may still be walking
+ * past it. */
+void client_reap(struct client *c);
+
 /* client_queue.c */
+
+/*
+ * client_flush in two steps, with the first send in between (send_all). begin: false when there is
+ * nothing to send, or more than one piece: then client_flush does all of it. end: the result is in
+ * the request. Nothing else is done to the client between the two, which is alive.
+ */
+bool client_flush_begin(struct client *c, struct send_request *request);
+void client_flush_end(struct client *c, const struct send_request *request);
 
 /* Appends without any policy and takes the reference over; false: no memory, the reference is gone.
  */

@@ -1,5 +1,6 @@
 #include "client_internal.h"
 #include "io_internal.h"
+#include "send_ring.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -165,19 +166,14 @@ static int64_t advance(struct client *c, size_t n)
     return counted;
 }
 
-/* One system call. false: no more now (the socket is full, or the client ended). */
-static bool send_some(struct client *c, int64_t *counted)
+/* n: of `bytes`, how many the kernel took, or a negative errno. false: no more now (the socket is
+ * full, or the client ended). */
+static bool sent(struct client *c, ssize_t n, size_t bytes, int64_t *counted)
 {
-    struct iovec vectors[IOVECS];
-    int count;
-    size_t bytes = gather(c, vectors, &count);
-    struct msghdr header = {.msg_iov = vectors, .msg_iovlen = (size_t)count};
-    ssize_t n = count == 1 ? send(c->fd, vectors[0].iov_base, bytes, MSG_NOSIGNAL | MSG_DONTWAIT)
-                           : sendmsg(c->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0) {
-        if (errno == EINTR)
+        if (n == -EINTR)
             return true;
-        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
+        if (n == -EAGAIN || n == -EWOULDBLOCK || n == -ENOBUFS)
             c->blocked = true;
         else
             client_end(c, "the connection is gone");
@@ -187,8 +183,22 @@ static bool send_some(struct client *c, int64_t *counted)
     IO_COUNT(c->io, bytes_out, n);
     c->progress_at = (uint32_t)c->io->now_ms;
     *counted += advance(c, (size_t)n);
+    if (c->ring_count == 0)
+        free_ring(c);
     c->blocked = (size_t)n < bytes;
     return !c->blocked;
+}
+
+/* One system call. */
+static bool send_some(struct client *c, int64_t *counted)
+{
+    struct iovec vectors[IOVECS];
+    int count;
+    size_t bytes = gather(c, vectors, &count);
+    struct msghdr header = {.msg_iov = vectors, .msg_iovlen = (size_t)count};
+    ssize_t n = count == 1 ? send(c->fd, vectors[0].iov_base, bytes, MSG_NOSIGNAL | MSG_DONTWAIT)
+                           : sendmsg(c->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sent(c, n < 0 ? -errno : n, bytes, counted);
 }
 
 /* on_drained: pending was non-zero, since writes went through just now, and is 0. */
@@ -199,17 +209,14 @@ static void settle_pending(struct client *c, int64_t counted)
         mailbox_post(c->mailbox, CALLBACK_DRAINED, NULL, NULL, 0, 0);
 }
 
-void client_flush(struct client *c)
+/* The rest of a flush that may send more, or not, and has brought so many writes through. */
+static void flush(struct client *c, bool more, int64_t counted)
 {
-    int64_t counted = 0;
-    bool more = c->state != CLIENT_ENDED;
     while (more) {
         push_pong(c);
         if (c->ring_count == 0)
             break;
         more = send_some(c, &counted);
-        if (c->ring_count == 0)
-            free_ring(c);
     }
     settle_pending(c, counted);
     if (c->state == CLIENT_ENDED)
@@ -219,6 +226,29 @@ void client_flush(struct client *c)
     else if (c->paused)
         client_resume(c);
     client_update_events(c);
+}
+
+void client_flush(struct client *c)
+{
+    flush(c, c->state != CLIENT_ENDED, 0);
+}
+
+bool client_flush_begin(struct client *c, struct send_request *request)
+{
+    push_pong(c);
+    if (c->ring_count != 1)
+        return false;
+    const struct frame *frame = frame_of(entry_at(c, 0));
+    *request = (struct send_request){
+        .fd = c->fd, .bytes = frame->bytes + c->sent, .length = frame->length - c->sent};
+    return true;
+}
+
+void client_flush_end(struct client *c, const struct send_request *request)
+{
+    int64_t counted = 0;
+    bool more = sent(c, request->result, request->length, &counted);
+    flush(c, more, counted);
 }
 
 void client_purge(struct client *c)

@@ -20,6 +20,13 @@ missing.each do |_, header, _, debian, fedora, brew|
 end
 abort "brokerd: the extension cannot be built without the above" unless missing.empty?
 
+# Without it browsers are written to one by one.
+unless have_header("liburing.h") && have_library("uring", "io_uring_queue_init", "liburing.h")
+  $defs.delete("-DHAVE_LIBURING_H")
+  warn "brokerd: without liburing.h a broadcast costs more processor time. Debian/Ubuntu: apt install liburing-dev; " \
+       "Fedora: dnf install liburing-devel"
+end
+
 root = File.expand_path("../..", __dir__)
 protocol = File.join(root, "protocol")
 version = File.read(File.join(root, "adapter/lib/brokerd/version.rb"))[/VERSION = "([^"]+)"/, 1]

@@ -15,6 +15,7 @@ struct client;
 struct embedded;
 struct hub;
 struct link;
+struct send_ring;
 
 struct io_thread {
     struct io_config config; /* its strings are owned here */
@@ -37,6 +38,8 @@ struct io_thread {
 
     struct client *clients; /* all that are open, doubly linked */
     struct client *dirty;   /* those with something to write this turn, linked through dirty_next */
+    struct send_ring *ring; /* NULL: not needed yet, or not to be had */
+    bool ring_refused;      /* the latter */
     struct event *tick;     /* once a second: pings, stalls, the closing handshake's limit */
     struct event *late;     /* in a millisecond: do callbacks wait for a thread too long? */
     bool late_is_set;
@@ -65,6 +68,10 @@ struct io_thread {
 /* Adds to a counter of io->stats so that io_stats may read it from any thread. */
 #define IO_COUNT(io, member, n)                                                                    \
     __atomic_fetch_add(&(io)->stats.member, (uint64_t)(n), __ATOMIC_RELAXED)
+
+/* Flushes every dirty client once and buries those that ended; the last step of each turn. I/O
+ * thread. */
+void io_flush(struct io_thread *io);
 
 /* Gives bytes back to the publish buffer: answered by the broker, or given up. Wakes
  * io_wait_published at 0. I/O thread. */

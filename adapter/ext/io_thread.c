@@ -6,6 +6,7 @@
 #include "hub.h"
 #include "io_internal.h"
 #include "link.h"
+#include "send_ring.h"
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -80,6 +81,7 @@ void io_config_init(struct io_config *config)
         .ping_seconds = 40,
         .pong_seconds = 20,
         .stall_seconds = 30,
+        .io_uring = true,
     };
 }
 
@@ -310,6 +312,7 @@ static void free_parts(struct io_thread *io)
     mailbox_unref(io->notices);
     callback_pool_free(io->callbacks);
     command_queue_release(&io->commands);
+    send_ring_free(io->ring);
     free(io->read_buffer);
     free_config(&io->config);
 }

@@ -44,6 +44,7 @@ struct io_config {           /* strings are copied */
     unsigned stall_seconds; /* eviction without progress while something is queued, or when a
                              * message comes too slowly (client_close.c) */
     bool deflate;           /* offer permessage-deflate */
+    bool io_uring;          /* many sends in one system call, where the kernel lets us */
 };
 
 /* The defaults of the limits table; url and name NULL. */

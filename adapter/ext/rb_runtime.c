@@ -64,6 +64,7 @@ static void configure(VALUE settings, struct io_config *config)
     config->key_file = string_setting(settings, "key_file");
     config->program = string_setting(settings, "program");
     config->deflate = RTEST(setting(settings, "deflate"));
+    config->io_uring = RTEST(setting(settings, "io_uring"));
     size_setting(settings, "max_message", &config->max_message);
     size_setting(settings, "max_pending", &config->max_pending);
     unsigned_setting(settings, "ping", &config->ping_seconds);

@@ -72,6 +72,13 @@ RSpec.describe "The built gem" do
       end
     end
 
+    it "without liburing the extension is built all the same" do
+      output, status = configure("adapter/ext/extconf.rb", "io_uring_queue_init")
+      expect(status).to be_success
+      expect(output).to include("apt install liburing-dev", "dnf install liburing-devel")
+      expect(File.read(File.join(folder, "Makefile"))).not_to match(/-luring|LIBURING/)
+    end
+
     it "without libnng the daemon alone is built" do
       _, status = configure("brokerd/extconf.rb", "nng_req0_open")
       expect(status).to be_success

@@ -23,6 +23,7 @@ module Brokerd
   # | `callback_threads` | Ruby threads that run callbacks | 4 |
   # | `env` | what a client keeps of its request: `:full`, `:slim`, false | `:full` |
   # | `deflate` | permessage-deflate | false |
+  # | `io_uring` | write to many browsers in one system call, where the kernel lets us | true |
   # | `shutdown_timeout` | seconds that a graceful end may take | 5 |
   # | `trust_proxy` | believe X-Forwarded-Host | false |
   # | `on_gap` | called with count and reason when messages were missed | nil |
@@ -46,6 +47,7 @@ module Brokerd
       callback_threads: [1..64, 4],
       env: [:env, :full],
       deflate: [:boolean, false],
+      io_uring: [:boolean, true],
       shutdown_timeout: [0..3600, 5],
       trust_proxy: [:boolean, false],
       on_gap: [:callable, nil],
@@ -106,7 +108,8 @@ module Brokerd
 
       files.clear unless url # the application's own broker has no secret: its folder is this user's alone
       broker.merge(files, name: process_name, max_message: max_message, max_pending: max_pending, ping: ping,
-                          pong_timeout: pong_timeout, stall_timeout: stall_timeout, callback_threads: callback_threads, deflate: deflate)
+                          pong_timeout: pong_timeout, stall_timeout: stall_timeout, callback_threads: callback_threads, deflate: deflate,
+                          io_uring: io_uring)
     end
 
     private
