@@ -9,6 +9,7 @@
 #include "histogram.h"
 #include "message.h"
 #include "process.h"
+#include "read_ring.h"
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -79,6 +80,7 @@ struct load {
     struct client *client; /* options->clients (idle: and IDLE_FIRST) of them, then the publisher */
     unsigned opened, ready, closed; /* of the clients */
     uint8_t *buffer;                /* READ_BUFFER_SIZE, shared by all reads */
+    struct read_ring *ring;         /* or NULL */
 
     struct client publisher;
     int command_pipe; /* or -1 */
@@ -126,6 +128,9 @@ void client_close(struct load *load, struct client *client);
 /* receive.c: reads what came and hands each message to load_deliver; false when the peer closed or
  * sent what is no right frame. */
 bool client_read(struct load *load, struct client *client);
+/* The same for several at once, at most READ_ALL_MOST, that hold nothing; closes those that are
+ * over. */
+void clients_read(struct load *load, struct client **clients, unsigned count);
 /* Sends one masked text message, or pong. A client's socket always has room for what we send. */
 bool client_send(struct client *client, uint8_t opcode, const char *text, size_t length);
 size_t frame_encode(uint8_t *out, uint8_t opcode, const char *text, size_t length);

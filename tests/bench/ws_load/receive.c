@@ -125,6 +125,12 @@ static bool hold(struct client *c, const uint8_t *rest, size_t length)
     return true;
 }
 
+static size_t take(struct load *load, struct client *c, const uint8_t *at, size_t length)
+{
+    uint64_t now = now_ns();
+    return c->sse ? take_lines(load, c, at, length, now) : take_frames(load, c, at, length, now);
+}
+
 bool client_read(struct load *load, struct client *c)
 {
     size_t held = c->held_length;
@@ -139,9 +145,7 @@ bool client_read(struct load *load, struct client *c)
     if (n <= 0)
         return n < 0 && (errno == EAGAIN || errno == EINTR);
     size_t length = held + (size_t)n;
-    uint64_t now = now_ns();
-    size_t used = c->sse ? take_lines(load, c, buffer, length, now)
-                         : take_frames(load, c, buffer, length, now);
+    size_t used = take(load, c, buffer, length);
     if (used == SIZE_MAX)
         return false;
     if (buffer == c->held) {
@@ -150,4 +154,22 @@ bool client_read(struct load *load, struct client *c)
         return length - used <= HELD_MAX;
     }
     return hold(c, buffer + used, length - used);
+}
+
+void clients_read(struct load *load, struct client **clients, unsigned count)
+{
+    enum { SLOT = READ_BUFFER_SIZE / READ_ALL_MOST };
+    struct read_request requests[READ_ALL_MOST];
+    for (unsigned i = 0; i < count; i++)
+        requests[i] = (struct read_request){
+            .fd = clients[i]->fd, .bytes = load->buffer + i * SLOT, .size = SLOT};
+    read_all(load->ring, requests, count);
+    for (unsigned i = 0; i < count; i++) {
+        ssize_t n = requests[i].result;
+        size_t used = n > 0 ? take(load, clients[i], requests[i].bytes, (size_t)n) : SIZE_MAX;
+        bool waits = n == -EAGAIN || n == -EINTR;
+        if (!waits && (used == SIZE_MAX ||
+                       !hold(clients[i], (uint8_t *)requests[i].bytes + used, (size_t)n - used)))
+            client_close(load, clients[i]);
+    }
 }

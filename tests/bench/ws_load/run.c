@@ -20,6 +20,7 @@ void load_init(struct load *load, const struct options *options)
     load->epoll = epoll_create1(EPOLL_CLOEXEC);
     load->client = calloc(options->clients + IDLE_FIRST, sizeof(*load->client));
     load->buffer = malloc(READ_BUFFER_SIZE);
+    load->ring = read_ring_new();
     load->publisher.fd = load->command_pipe = -1;
     load->priming = true;
     if (load->epoll < 0 || load->client == NULL || load->buffer == NULL)
@@ -37,6 +38,7 @@ void load_release(struct load *load)
     close(load->epoll);
     free(load->client);
     free(load->buffer);
+    read_ring_free(load->ring);
     free(load->out);
 }
 
@@ -61,8 +63,19 @@ bool load_turn(struct load *load, uint64_t timeout_ns)
     int n = epoll_pwait2(load->epoll, event, EVENTS_MAX, &timeout, NULL);
     if (n < 0 && errno != EINTR)
         return load_fail(load, "epoll: %s", strerror(errno));
-    for (int i = 0; i < n; i++)
-        client_handle(load, event[i].data.ptr, event[i].events);
+    struct client *readable[READ_ALL_MOST];
+    unsigned count = 0;
+    for (int i = 0; i < n; i++) {
+        struct client *c = event[i].data.ptr;
+        if (event[i].events != EPOLLIN || c->state != CLIENT_READY || c->held_length > 0)
+            client_handle(load, c, event[i].events);
+        else
+            readable[count++] = c;
+        if (count == READ_ALL_MOST || i == n - 1) {
+            clients_read(load, readable, count);
+            count = 0;
+        }
+    }
     return true;
 }
 
