@@ -104,8 +104,6 @@ static void send_batch(struct session *s)
         sp_prefix_size(s->connection->transport) + credit->backtrace_size + WIRE_REPLY_SIZE;
     struct batch b = {.iov = server->iov, .count = 2, .scratch = server->scratch + head};
     b.iov[1] = (struct iovec){.iov_base = server->scratch, .iov_len = head};
-    if (session_is_lapped(s))
-        session_lapped(s);
     if (s->engine != NULL)
         add_backlog(&b, s->engine);
     if (s->gap_last != 0)
@@ -128,6 +126,16 @@ static bool is_rest(const struct session *s)
     return s->queued_bytes < REST_MAX && s->gap_last == 0 && s->engine == NULL;
 }
 
+/* Many credits spare the peer of a quiet broker a FETCH for each few messages; but what may be
+ * under way to a process that stands still is what the last WIRE_FULL_CREDITS of them bring. A GAP
+ * goes first: an empty batch would tell a position behind it. */
+static bool has_credit_too_many(const struct session *s)
+{
+    size_t backlog = s->engine != NULL ? buffer_length(&s->engine->backlog) : 0;
+    return s->credit_count > WIRE_FULL_CREDITS && s->gap_last == 0 &&
+           s->queued_bytes + backlog > WIRE_SMALL_BATCH;
+}
+
 void session_flush(struct session *s)
 {
     bool is_full = false;
@@ -135,6 +143,12 @@ void session_flush(struct session *s)
         if (is_full && is_rest(s)) {
             session_hold(s);
             break;
+        }
+        if (session_is_lapped(s))
+            session_lapped(s);
+        if (has_credit_too_many(s)) {
+            session_answer_empty(s, STATUS_OK);
+            continue;
         }
         send_batch(s);
         is_full = true; /* if anything is left */

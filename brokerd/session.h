@@ -149,11 +149,12 @@ void session_mark_dirty(struct session *s);
 void session_hold(struct session *s);
 
 /* Answers credits as long as there is something to send and the socket takes it; a small rest
- * behind a full batch is held. */
+ * behind a full batch is held. When more than WIRE_SMALL_BATCH bytes are to be sent, credits above
+ * WIRE_FULL_CREDITS are answered first, with empty batches. */
 void session_flush(struct session *s);
 
-/* Answers the oldest credit with an empty batch: a heartbeat (STATUS_OK), or why no more will come.
- */
+/* Answers the oldest credit with an empty batch: a heartbeat or one credit too many (STATUS_OK), or
+ * why no more will come. */
 void session_answer_empty(struct session *s, unsigned status);
 
 /* Heartbeats of credits that were parked too long. */

@@ -24,6 +24,8 @@ enum {
     WIRE_PROOF_SIZE = 64, /* client nonce and HMAC-SHA-256 */
     WIRE_NAME_MAX = 255,
     WIRE_BATCH_SIZE = 128 * 1024,       /* one FETCH reply, unless a single record is larger */
+    WIRE_FULL_CREDITS = 8,              /* of a session's parked FETCHes, those for such replies */
+    WIRE_SMALL_BATCH = 4096,            /* what the others are for */
     WIRE_ATTACH_PART_SIZE = 1024 * 1024 /* one part of an ATTACH list at the most */
 };
 

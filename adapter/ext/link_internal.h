@@ -22,10 +22,11 @@
 #include "wire.h"
 
 enum {
-    LINK_CREDITS = 8,       /* FETCH requests parked at the broker: 1 MiB, a client's queue */
-    LINK_REFILL_MS = 20,    /* or when half are used */
-    LINK_PACED_CREDITS = 4, /* while clients lag: what they bring fits into the queues */
-    LINK_PACE_MS = 1000,    /* clients that lag are waited for so long, for each two batches */
+    LINK_CREDITS = WIRE_FULL_CREDITS, /* FETCHes parked at the broker: 1 MiB, a client's queue */
+    LINK_SMALL_CREDITS = 24,          /* while batches are small: fewer requests for as many */
+    LINK_REFILL_MS = 20,              /* or when half are used */
+    LINK_PACED_CREDITS = 4,           /* while clients lag: what they bring fits into the queues */
+    LINK_PACE_MS = 1000, /* clients that lag are waited for so long, for each two batches */
     LINK_PACE_LOOK_MS = 2,
     LINK_BEHIND = 1024,      /* messages that the broker has and we have not: not live yet */
     LINK_FAR_BEHIND = 16384, /* more than a live process ever is */
@@ -108,8 +109,9 @@ struct link {
     char tls_reason[TLS_REASON_MAX];
     struct link_secret *secret; /* the exchange of this connection, or NULL */
 
-    uint32_t fetches[LINK_CREDITS];
+    uint32_t fetches[LINK_SMALL_CREDITS];
     unsigned fetch_count;
+    bool small_batches; /* the latest was, and the session is live */
     bool refill_due;
     /* After an absence the broker sends what there is as fast as it can: a browser that reads at
      * its own pace would be taken for one that is too slow. Until it is live again. */

@@ -105,7 +105,9 @@ void link_catch_up(struct link *link)
 
 static unsigned credits_wanted(const struct link *link)
 {
-    return link->paced ? LINK_PACED_CREDITS : LINK_CREDITS;
+    if (link->paced)
+        return LINK_PACED_CREDITS;
+    return link->small_batches ? LINK_SMALL_CREDITS : LINK_CREDITS;
 }
 
 static const char *fetch_reply(struct link *link, const struct wire_reply *reply,
@@ -115,6 +117,8 @@ static const char *fetch_reply(struct link *link, const struct wire_reply *reply
         return status_text(reply->status);
     const char *reason = batch(link, reply, body, length);
     note_distance(link, length);
+    if (length > 0) /* an empty one tells nothing of the next */
+        link->small_batches = length <= WIRE_SMALL_BATCH && !link->catching_up;
     if (reason || link->state != LINK_ATTACHED)
         return reason;
     if (reply->status == STATUS_GOING_AWAY) {
@@ -124,7 +128,8 @@ static const char *fetch_reply(struct link *link, const struct wire_reply *reply
         return NULL;
     }
     struct timeval wait = {.tv_usec = LINK_REFILL_MS * 1000};
-    if (link->fetch_count <= credits_wanted(link) / 2 || event_add(link->refill, &wait) != 0)
+    unsigned few = (link->paced ? LINK_PACED_CREDITS : LINK_CREDITS) / 2;
+    if (link->fetch_count <= few || event_add(link->refill, &wait) != 0)
         link->refill_due = true;
     return NULL;
 }

@@ -2,8 +2,9 @@
  * Load on a real brokerd, over blocking unix or tcp sockets, speaking SP directly: what the broker
  * alone can do, with its journal and with authentication. See --help, and load/load.h.
  *
- * Publishers keep 4 SUBMITs outstanding, subscribers 8 FETCHes, as the gem's link does. A GAP fails
- * the run, so that the figure is one of deliveries; every subscriber checks that ids only grow.
+ * Publishers keep 4 SUBMITs outstanding, subscribers 8 to 24 FETCHes, as the gem's link does. A GAP
+ * fails the run, so that the figure is one of deliveries; every subscriber checks that ids only
+ * grow.
  */
 #include "auth.h"
 #include "bytes.h"
@@ -24,7 +25,8 @@
 enum {
     BATCHES = 64, /* different SUBMITs, so that many channels have their turn */
     READ_SIZE = 256 * 1024,
-    CREDITS = 8, /* FETCHes parked */
+    CREDITS = WIRE_FULL_CREDITS, /* FETCHes parked */
+    SMALL_CREDITS = 24,          /* while batches are small */
     MESSAGE_MAX = 64 << 20,
     EVENTS = 64
 };
@@ -65,7 +67,7 @@ struct link {
     int fd;
     uint32_t next_id;
     uint64_t session;
-    unsigned unused; /* FETCHes that were answered and not sent anew */
+    unsigned parked; /* FETCHes that are not answered yet */
     uint64_t last;   /* id */
     uint8_t *in;     /* what was read and not used yet */
     size_t start, end, capacity;
@@ -353,11 +355,11 @@ static void publish_at_rate(void)
 
 /* ---- subscribing ---- */
 
-static void fetch(struct link *l, unsigned count)
+static void fetch(struct link *l, unsigned wanted)
 {
-    uint8_t out[CREDITS * 64];
+    uint8_t out[SMALL_CREDITS * 64];
     size_t at = 0;
-    for (unsigned i = 0; i < count; i++)
+    for (; l->parked < wanted; l->parked++)
         at += put_head(l, out + at, 0, WIRE_FETCH, 0, 0);
     load_write(l->fd, out, at);
 }
@@ -375,22 +377,20 @@ static void take_records(struct link *l, const uint8_t *at, size_t length, bool 
     }
 }
 
-/* One reply at least, and the others that came with it. FETCHes go out again when half of them are
- * used up, as the adapter's link does it. */
+/* One reply at least, and the others that came with it. FETCHes go out again when half of those for
+ * large batches are used up, and more while batches are small, as the adapter's link does it. */
 static void receive(struct link *l, unsigned number, bool timed)
 {
+    size_t length;
     do {
         struct wire_reply reply;
-        size_t length;
         const uint8_t *records = next_reply(l, &reply, &length);
         take_records(l, records, length, timed);
         load_board->subscriber[number].received += reply.records;
-        l->unused++;
+        l->parked--;
     } while (has_complete_reply(l));
-    if (l->unused >= CREDITS / 2) {
-        fetch(l, l->unused);
-        l->unused = 0;
-    }
+    if (l->parked <= CREDITS / 2)
+        fetch(l, length <= WIRE_SMALL_BATCH ? SMALL_CREDITS : CREDITS);
 }
 
 static void subscriber_open(struct link *l)

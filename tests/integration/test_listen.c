@@ -133,7 +133,7 @@ Test(listen, sigterm_drains_sends_what_is_queued_and_removes_the_socket_rule_19)
     broker_start(&b, NULL);
     struct peer p = peer_open(&b), other = peer_open(&b);
     peer_join(&p, 9, "x");
-    static char payload[200000];
+    static char payload[40000]; /* three of them in a batch, and eight batches */
     struct body body = {0};
     for (uint64_t i = 1; i <= 20; i++)
         body_publish(&body, 7, i, "x", payload, sizeof(payload));

@@ -241,7 +241,38 @@ Test(session, rule_19_heartbeat_after_5_s)
     cr_assert(now_ms() - start_at >= 4400 && now_ms() - start_at <= 7000);
 }
 
-Test(session, a_batch_is_at_most_256_kib)
+/* Their position is what the session has, not what waits. */
+Test(session, more_than_eight_credits_are_for_small_batches_and_returned_before_a_large_one)
+{
+    struct peer p = peer_open(&b), other = peer_open(&b);
+    peer_join(&p, 9, "x");
+    uint32_t first = 0;
+    for (int i = 0; i < 12; i++) {
+        uint32_t id = peer_request(&p, WIRE_FETCH, 0, 9, 0, NULL);
+        first = i == 0 ? id : first;
+    }
+    cr_assert_eq(peer_publish(&other, 0, 7, 1, "x", "small").reply.value, 1);
+    cr_assert_eq(peer_answer(&p, first).reply.records, 1);
+    static char payload[1000];
+    struct body many = {0};
+    for (uint64_t i = 2; i <= 11; i++)
+        body_publish(&many, 7, i, "x", payload, sizeof(payload));
+    cr_assert_eq(peer_ask(&other, WIRE_SUBMIT, 0, 0, 0, &many).reply.value, 11);
+    for (uint32_t i = 1; i <= 3; i++) {
+        struct answer empty = peer_answer(&p, first + i);
+        cr_assert_eq(empty.reply.records, 0);
+        cr_assert_eq(empty.reply.status, STATUS_OK);
+        cr_assert_eq(empty.reply.value, 1);
+    }
+    struct answer large = peer_answer(&p, first + 4);
+    cr_assert_eq(large.reply.records, 10);
+    cr_assert_eq(large.reply.value, 11);
+    cr_assert_eq(peer_publish(&other, 0, 7, 12, "x", "small").reply.value, 12);
+    cr_assert_eq(peer_answer(&p, first + 5).reply.records, 1);
+    body_reset(&many);
+}
+
+Test(session, a_batch_is_at_most_128_kib)
 {
     struct peer p = peer_open(&b), other = peer_open(&b);
     peer_join(&p, 9, "x");

@@ -113,14 +113,15 @@ Test(tls, a_request_in_the_same_record_as_the_end_of_a_long_one_is_seen)
  * is to be sent. */
 Test(tls, the_last_batch_comes_whole_however_much_fits_the_socket)
 {
-    static char payload[60000];
+    enum { ROUNDS = 20, STEP = 30000, CREDITS = 6 };
+    static char payload[ROUNDS * STEP];
     pid_t pid;
     struct peer p = tls_peer(0, &pid);
     peer_join(&p, 9, "x");
     uint64_t sequence = 0, got = 0;
     uint32_t parked = 0;
-    for (uint32_t n = 1; n <= 20; n++) {
-        for (; parked < n; parked++)
+    for (uint32_t n = 1; n <= ROUNDS; n++) {
+        for (; parked < CREDITS; parked++)
             peer_request(&p, WIRE_FETCH, 0, 9, 0, NULL);
         struct answer a = {0}; /* the credits are there; one that was old may be answered empty */
         uint32_t ping = peer_request(&p, WIRE_QUERY, WIRE_PING, 0, 0, NULL);
@@ -129,9 +130,9 @@ Test(tls, the_last_batch_comes_whole_however_much_fits_the_socket)
             parked -= a.id != ping;
         }
         kill(pid, SIGSTOP);
-        for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t i = 0; i < CREDITS; i++) {
             struct body body = {0};
-            body_publish(&body, 7, ++sequence, "x", payload, sizeof(payload));
+            body_publish(&body, 7, ++sequence, "x", payload, n * STEP);
             cr_assert_eq(peer_ask(&witness, WIRE_SUBMIT, 0, 0, 0, &body).reply.status, STATUS_OK);
             body_reset(&body);
         }

@@ -173,25 +173,32 @@ static void spoil(uint8_t *bytes, size_t length, size_t prefix)
     }
 }
 
-static size_t make_message(int peer)
+/* Into message; returns its length, *prefix of it before the body. */
+static size_t encode(int peer, const struct writing *w, size_t *prefix)
 {
-    static struct writing w;
     enum sp_transport transport = model.peers[peer].transport;
-    make_request(&w, peer);
-    bool spoiled = chance(12);
-    if (spoiled && chance(4))
-        w.length = w.length > 0 ? pick((unsigned)w.length) : 0;
     size_t backtrace = chance(20) ? 8 : 4;
-    size_t body = backtrace + WIRE_REQUEST_SIZE + w.length;
-    size_t at = sp_prefix_encode(message, transport, body), prefix = at;
+    size_t body = backtrace + WIRE_REQUEST_SIZE + w->length;
+    size_t at = *prefix = sp_prefix_encode(message, transport, body);
     if (backtrace == 8) {
         put_u32be(message + at, pick(1000));
         at += 4;
     }
     put_u32be(message + at, 0x80000000u | pick(0x7fffffff));
-    wire_request_encode(message + at + 4, &w.header);
-    memcpy(message + at + 4 + WIRE_REQUEST_SIZE, w.body, w.length);
-    size_t length = at + 4 + WIRE_REQUEST_SIZE + w.length;
+    wire_request_encode(message + at + 4, &w->header);
+    memcpy(message + at + 4 + WIRE_REQUEST_SIZE, w->body, w->length);
+    return at + 4 + WIRE_REQUEST_SIZE + w->length;
+}
+
+static size_t make_message(int peer)
+{
+    static struct writing w;
+    size_t prefix;
+    make_request(&w, peer);
+    bool spoiled = chance(12);
+    if (spoiled && chance(4))
+        w.length = w.length > 0 ? pick((unsigned)w.length) : 0;
+    size_t length = encode(peer, &w, &prefix);
     if (spoiled)
         spoil(message, length, prefix);
     return length;
@@ -204,6 +211,22 @@ static void send_message(int peer, const uint8_t *bytes, size_t length)
     pending[peer].length = length - now;
     memcpy(pending[peer].bytes, bytes + now, length - now);
     peer_send(peer, bytes, now);
+}
+
+/* So many credits that some are given back. */
+static void send_fetches(int peer)
+{
+    static struct writing w;
+    size_t prefix;
+    struct m_session *s = model_session_of(peer, pick(4));
+    for (unsigned n = 4 + pick(40); s != NULL && n > 0 && pending[peer].length == 0; n--) {
+        w.header = (struct wire_request){.version = WIRE_VERSION,
+                                         .operation = WIRE_FETCH,
+                                         .session = s->id,
+                                         .position = s->position};
+        size_t length = encode(peer, &w, &prefix);
+        send_message(peer, message, length);
+    }
 }
 
 static void step_connect(int peer)
@@ -238,6 +261,8 @@ static void step_peer(int peer)
         for (size_t i = 0; i < length; i++)
             bytes[i] = (uint8_t)pick(256);
         send_message(peer, bytes, length);
+    } else if (chance(30) && p->sent_unread < 160) {
+        send_fetches(peer);
     } else if (p->sent_unread < 200) {
         size_t length = make_message(peer);
         send_message(peer, message, length);

@@ -59,6 +59,34 @@ Test(link, eight_credits_are_parked_and_refilled_when_half_are_used)
     cr_assert_eq(fetches_that_came(), 4);
 }
 
+/* Each of the credits is answered with the next message; returns its id. */
+static uint64_t answer_all(const struct asked *asked, unsigned count, uint64_t id,
+                           const char *payload)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct batch_bytes b = {.length = 0};
+        batch_message(&b, ++id, "a", payload);
+        broker_batch(&asked[i], &b, id);
+    }
+    return id;
+}
+
+Test(link, while_batches_are_small_more_credits_are_parked)
+{
+    enum { FEW = LINK_CREDITS / 2, MORE = LINK_SMALL_CREDITS - FEW };
+    static char large[WIRE_SMALL_BATCH + 1];
+    struct asked more[MORE];
+    memset(large, 'l', sizeof(large) - 1);
+    link_start(f.io.link);
+    broker_attach(1, 0, 0);
+    uint64_t id = answer_all(credits, FEW, 0, "small");
+    for (int i = 0; i < MORE; i++)
+        more[i] = broker_next(WIRE_FETCH);
+    answer_all(more, MORE, id, large);
+    WAIT_FOR(has_message());
+    cr_assert_eq(fetches_that_came(), LINK_CREDITS - FEW);
+}
+
 Test(link, a_credit_is_refilled_20_ms_after_the_last_batch)
 {
     link_start(f.io.link);
