@@ -25,7 +25,7 @@ static void forget_requests(struct link *link)
     }
     link->submit_start = link->submit_count = 0;
     link->fetch_count = 0;
-    link->small_batches = false;
+    link->small_batches = 0;
     link->attach_request = 0;
     link->refill_due = link->catching_up = link->paced = false;
     link->paced_ms = 0;

@@ -24,6 +24,7 @@
 enum {
     LINK_CREDITS = WIRE_FULL_CREDITS, /* FETCHes parked at the broker: 1 MiB, a client's queue */
     LINK_SMALL_CREDITS = 24,          /* while batches are small: fewer requests for as many */
+    LINK_SMALL_FROM = 4,              /* so many in a row are no accident */
     LINK_REFILL_MS = 20,              /* or when half are used */
     LINK_PACED_CREDITS = 4,           /* while clients lag: what they bring fits into the queues */
     LINK_PACE_MS = 1000, /* clients that lag are waited for so long, for each two batches */
@@ -111,7 +112,7 @@ struct link {
 
     uint32_t fetches[LINK_SMALL_CREDITS];
     unsigned fetch_count;
-    bool small_batches; /* the latest was, and the session is live */
+    unsigned small_batches; /* the latest so many were, and the session was live */
     bool refill_due;
     /* After an absence the broker sends what there is as fast as it can: a browser that reads at
      * its own pace would be taken for one that is too slow. Until it is live again. */

@@ -107,7 +107,7 @@ static unsigned credits_wanted(const struct link *link)
 {
     if (link->paced)
         return LINK_PACED_CREDITS;
-    return link->small_batches ? LINK_SMALL_CREDITS : LINK_CREDITS;
+    return link->small_batches >= LINK_SMALL_FROM ? LINK_SMALL_CREDITS : LINK_CREDITS;
 }
 
 static const char *fetch_reply(struct link *link, const struct wire_reply *reply,
@@ -118,7 +118,8 @@ static const char *fetch_reply(struct link *link, const struct wire_reply *reply
     const char *reason = batch(link, reply, body, length);
     note_distance(link, length);
     if (length > 0) /* an empty one tells nothing of the next */
-        link->small_batches = length <= WIRE_SMALL_BATCH && !link->catching_up;
+        link->small_batches =
+            length <= WIRE_SMALL_BATCH && !link->catching_up ? link->small_batches + 1 : 0;
     if (reason || link->state != LINK_ATTACHED)
         return reason;
     if (reply->status == STATUS_GOING_AWAY) {

@@ -68,6 +68,7 @@ struct link {
     uint32_t next_id;
     uint64_t session;
     unsigned parked; /* FETCHes that are not answered yet */
+    unsigned small;  /* the latest so many batches were */
     uint64_t last;   /* id */
     uint8_t *in;     /* what was read and not used yet */
     size_t start, end, capacity;
@@ -381,16 +382,17 @@ static void take_records(struct link *l, const uint8_t *at, size_t length, bool 
  * large batches are used up, and more while batches are small, as the adapter's link does it. */
 static void receive(struct link *l, unsigned number, bool timed)
 {
-    size_t length;
     do {
         struct wire_reply reply;
+        size_t length;
         const uint8_t *records = next_reply(l, &reply, &length);
         take_records(l, records, length, timed);
         load_board->subscriber[number].received += reply.records;
+        l->small = length <= WIRE_SMALL_BATCH ? l->small + 1 : 0;
         l->parked--;
     } while (has_complete_reply(l));
     if (l->parked <= CREDITS / 2)
-        fetch(l, length <= WIRE_SMALL_BATCH ? SMALL_CREDITS : CREDITS);
+        fetch(l, l->small >= CREDITS / 2 ? SMALL_CREDITS : CREDITS);
 }
 
 static void subscriber_open(struct link *l)
