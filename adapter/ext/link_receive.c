@@ -129,8 +129,8 @@ static const char *fetch_reply(struct link *link, const struct wire_reply *reply
         return NULL;
     }
     struct timeval wait = {.tv_usec = LINK_REFILL_MS * 1000};
-    unsigned few = (link->paced ? LINK_PACED_CREDITS : LINK_CREDITS) / 2;
-    if (link->fetch_count <= few || event_add(link->refill, &wait) != 0)
+    unsigned full = link->paced ? LINK_PACED_CREDITS : LINK_CREDITS;
+    if (link->fetch_count <= full / 2 || event_add(link->refill, &wait) != 0)
         link->refill_due = true;
     return NULL;
 }
