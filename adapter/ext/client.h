@@ -77,8 +77,8 @@ void client_start(struct client *c);
  */
 void client_queue(struct client *c, struct frame *frame, bool counts);
 
-/* Writes what is queued, as much as the socket takes, in one or few sendmsg. io_flush calls it once
- * per dirty client and loop turn. */
+/* Writes what is queued, as much as the socket takes, in one or few sendmsg. io_flush sees to it
+ * once per dirty client and loop turn, for many of one piece together (client_flush_begin). */
 void client_flush(struct client *c);
 
 /* After what is queued was sent: close frame with that code and the closing handshake (WebSocket),

@@ -1,6 +1,5 @@
 #include "client_internal.h"
 #include "io_internal.h"
-#include "send_ring.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
