@@ -12,7 +12,11 @@
 #include "model.h"
 #include <getopt.h>
 
-enum { SEND_MAX = 8192, PENDING_MAX = 65536 };
+enum {
+    SEND_MAX = 8192,
+    PENDING_MAX = 65536,
+    PARKED_UNREAD_MAX = 32 /* more: who has too many at 64 is known only once it has read */
+};
 
 static const char *const channels[] = {"a", "b", "a.x", "a.y", "news.sport", "news.spurt", ""};
 static const char *const patterns[] = {"a.*", "*", "news.sp[ou]rt", "?", "a[", "[^a]", "n*t", "b"};
@@ -261,7 +265,9 @@ static void step_peer(int peer)
         for (size_t i = 0; i < length; i++)
             bytes[i] = (uint8_t)pick(256);
         send_message(peer, bytes, length);
-    } else if (chance(30) && p->sent_unread < 160) {
+    } else if (!p->reads && model_parked(peer) > PARKED_UNREAD_MAX) {
+        p->reads = true;
+    } else if (chance(30) && p->reads && p->sent_unread < 160) {
         send_fetches(peer);
     } else if (p->sent_unread < 200) {
         size_t length = make_message(peer);

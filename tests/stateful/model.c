@@ -308,7 +308,8 @@ void model_compare(void)
         peers += p->state != PEER_GONE;
         p->lax = !p->reads;
         if (p->state >= PEER_LAST)
-            violated("peer %d: the broker should have closed", i);
+            violated("peer %d: the broker should have closed (state %d; it has %zu connections)", i,
+                     p->state, in_process.connection_count);
         if (p->state != PEER_GONE && p->reads && p->expected_count > 0 &&
             !p->expected[p->expected_count - 1].is_optional)
             violated("peer %d: operation %u is not answered", i, p->expected[0].operation);

@@ -147,6 +147,8 @@ struct m_session *model_session(uint64_t id);
 struct m_session *model_session_of(int peer, unsigned n); /* the n-th there, NULL: fewer */
 void model_session_end(struct m_session *s);
 void model_drop_credits(struct m_session *s);
+/* Credits of the peer's sessions; fewer, if answers to them wait unread. */
+unsigned model_parked(int peer);
 uint64_t model_known(uint64_t origin);
 bool model_wants(const struct m_session *s, const struct m_message *m, bool must);
 struct m_message *model_logged(uint64_t id);

@@ -46,10 +46,28 @@ void model_drop_credits(struct m_session *s)
     s->credit_count = 0;
 }
 
+/* Engines may believe in what a member has just left for as long as it lingers. */
+static void unwant(const struct m_session *s, struct m_name *name)
+{
+    bool was_wanted = name->on && !s->is_engine;
+    name->on = false;
+    if (!was_wanted)
+        return;
+    for (unsigned i = 0; i < M_SESSIONS; i++)
+        for (unsigned n = 0; model.sessions[i].used && n < model.sessions[i].told_count; n++) {
+            struct m_told *t = &model.sessions[i].told[n];
+            if (t->length == name->length && t->is_pattern == name->is_pattern &&
+                memcmp(t->bytes, name->bytes, name->length) == 0)
+                t->unwanted_since = 0;
+        }
+}
+
 static void drop_names(struct m_session *s)
 {
-    for (unsigned i = 0; i < s->name_count; i++)
+    for (unsigned i = 0; i < s->name_count; i++) {
+        unwant(s, &s->names[i]);
         free(s->names[i].bytes);
+    }
     s->name_count = 0;
 }
 
@@ -170,7 +188,7 @@ static unsigned do_names(struct m_session *s, const uint8_t *at, size_t length, 
         } else {
             struct m_name *n = find_name(s, &r);
             if (n != NULL)
-                n->on = false;
+                unwant(s, n);
         }
         at += used;
         length -= used;
@@ -533,7 +551,7 @@ static void reset(const struct asked *a)
         expect_named(a, engines_called(a, named));
 }
 
-static unsigned parked(int peer)
+unsigned model_parked(int peer)
 {
     unsigned count = 0;
     for (unsigned i = 0; i < M_SESSIONS; i++)
@@ -564,7 +582,7 @@ static void fetch(const struct asked *a)
         }
     if (s->simple)
         model_drop_credits(s);
-    if (s->credit_count == M_CREDITS || parked(a->peer) == 64) {
+    if (s->credit_count == M_CREDITS || model_parked(a->peer) == 64) {
         model.peers[a->peer].state = PEER_CLOSED;
         return;
     }
