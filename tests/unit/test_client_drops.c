@@ -103,9 +103,13 @@ Test(client_drops, S_37_connections_dropped_anywhere_leave_nothing_behind, .time
     for (int i = 0; i < WAIT_MS && opened != closed; i++)
         run_callbacks(io, 1);
     cr_assert(io_wait_clients(io, WAIT_MS));
-    run_callbacks(io, 20);
     struct io_stats stats;
-    io_stats(io, &stats);
+    for (int i = 0; i < WAIT_MS; i++) { /* the turn of the last end may not be over yet */
+        run_callbacks(io, i == 0 ? 20 : 1);
+        io_stats(io, &stats);
+        if (stats.channels + stats.patterns == 0)
+            break;
+    }
     cr_assert_eq(opened, closed, "%u on_open, %u on_close", opened, closed);
     cr_assert_gt(opened, CONNECTIONS - 1);
     cr_assert_eq(stats.clients + stats.channels + stats.patterns, 0);
