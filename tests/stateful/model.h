@@ -117,7 +117,8 @@ struct model {
     unsigned origin_count;
     uint64_t engine_serial;
     struct {
-        uint64_t requests, replies, delivered, gaps, heartbeats, interest, closed, restarts, jumps;
+        uint64_t requests, replies, delivered, gaps, heartbeats, interest, closed, restarts, jumps,
+            waits;
         uint64_t status[32];
     } counts;
 };
@@ -141,17 +142,45 @@ void peer_send(int peer, const uint8_t *bytes, size_t length);
 void peer_close(int peer);
 void model_peer_lost(int peer); /* the broker's end is closed: its sessions end */
 
+/* A request that is judged. */
+struct asked {
+    int peer;
+    struct wire_request header;
+    const uint8_t *backtrace;
+    size_t backtrace_size;
+    const uint8_t *body;
+    size_t length;
+    struct m_session *session;
+};
+
 /* model_request.c */
 void model_message(int peer, const uint8_t *bytes, size_t length);
+/* The reply to it that must come behind those waited for already. */
+void model_expect(const struct asked *a, struct m_expected reply);
+void model_expect_bare(const struct asked *a, unsigned status);
+void model_expect_done(const struct asked *a, unsigned status, uint32_t done);
+void model_last_reply(const struct asked *a); /* the connection ends behind it */
+
+/* model_submit.c */
+void model_submit(const struct asked *a);
+uint64_t model_known(uint64_t origin); /* its last sequence; 0 none */
+struct m_message *model_logged(uint64_t id);
+
+/* model_session.c */
 struct m_session *model_session(uint64_t id);
 struct m_session *model_session_of(int peer, unsigned n); /* the n-th there, NULL: fewer */
+struct m_session *model_session_new(uint64_t id, int peer);
 void model_session_end(struct m_session *s);
+unsigned model_sessions_of(int peer);
 void model_drop_credits(struct m_session *s);
+void model_drop_names(struct m_session *s);
+void model_stop_being_engine(struct m_session *s);
 /* Credits of the peer's sessions; fewer, if answers to them wait unread. */
 unsigned model_parked(int peer);
-uint64_t model_known(uint64_t origin);
+/* Takes `count` records of names; *done of them were taken when the status is not STATUS_OK. */
+unsigned model_do_names(struct m_session *s, const uint8_t *at, size_t length, uint32_t count,
+                        uint32_t *done);
 bool model_wants(const struct m_session *s, const struct m_message *m, bool must);
-struct m_message *model_logged(uint64_t id);
 
 /* model_reply.c */
 void model_reply(int peer, const uint8_t *bytes, size_t length);
