@@ -39,7 +39,7 @@ struct io_thread {
     struct client *clients; /* all that are open, doubly linked */
     struct client *dirty;   /* those with something to write this turn, linked through dirty_next */
     struct send_ring *ring; /* NULL: not needed yet, or not to be had */
-    bool ring_refused;      /* the latter */
+    uint64_t ring_next_ms;  /* not asked for before; UINT64_MAX: never again */
     struct event *tick;     /* once a second: pings, stalls, the closing handshake's limit */
     struct event *late;     /* in a millisecond: do callbacks wait for a thread too long? */
     bool late_is_set;

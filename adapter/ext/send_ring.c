@@ -1,6 +1,5 @@
 #include "send_ring.h"
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #ifdef HAVE_LIBURING_H
@@ -22,7 +21,6 @@ static void send_one(struct send_request *r)
 
 struct send_ring {
     struct io_uring uring;
-    bool is_broken;
 };
 
 struct send_ring *send_ring_new(void)
@@ -62,8 +60,8 @@ static unsigned collect(struct send_ring *ring, struct send_request *requests)
 }
 
 /* With MSG_DONTWAIT the kernel has done or refused each when it comes back: nothing waits here.
- * What it did not take (no memory for it) stays NOT_SENT, and the ring is not used again. */
-static void send_through(struct send_ring *ring, struct send_request *requests, unsigned count)
+ * false: what it did not take (no memory for it) stays NOT_SENT. */
+static bool send_through(struct send_ring *ring, struct send_request *requests, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
         struct io_uring_sqe *entry = io_uring_get_sqe(&ring->uring);
@@ -73,10 +71,8 @@ static void send_through(struct send_ring *ring, struct send_request *requests, 
     unsigned taken = 0, done = 0;
     while (taken < count) {
         int n = io_uring_submit_and_wait(&ring->uring, count - taken);
-        if (n <= 0 && n != -EINTR) {
-            ring->is_broken = true;
+        if (n <= 0 && n != -EINTR)
             break;
-        }
         taken += n > 0 ? (unsigned)n : 0;
         done += collect(ring, requests);
     }
@@ -85,13 +81,10 @@ static void send_through(struct send_ring *ring, struct send_request *requests, 
         io_uring_wait_cqe(&ring->uring, &entry);
         done += collect(ring, requests);
     }
+    return taken == count;
 }
 
 #else
-
-struct send_ring {
-    bool is_broken;
-};
 
 struct send_ring *send_ring_new(void)
 {
@@ -101,26 +94,29 @@ struct send_ring *send_ring_new(void)
 
 void send_ring_free(struct send_ring *ring)
 {
-    free(ring);
+    (void)ring;
 }
 
-static void send_through(struct send_ring *ring, struct send_request *requests, unsigned count)
+static bool send_through(struct send_ring *ring, struct send_request *requests, unsigned count)
 {
+    (void)ring;
     (void)requests;
     (void)count;
-    ring->is_broken = true;
+    return false;
 }
 
 #endif
 
-void send_all(struct send_ring *ring, struct send_request *requests, unsigned count)
+bool send_all(struct send_ring *ring, struct send_request *requests, unsigned count)
 {
+    bool works = true;
     for (unsigned i = 0; i < count; i++)
         requests[i].result = NOT_SENT;
-    if (ring != NULL && !ring->is_broken && count > 1)
-        send_through(ring, requests, count);
+    if (ring != NULL && count > 1)
+        works = send_through(ring, requests, count);
     for (unsigned i = 0; i < count; i++) {
         if (requests[i].result == NOT_SENT || requests[i].result == -EINTR)
             send_one(&requests[i]);
     }
+    return works;
 }

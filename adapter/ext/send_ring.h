@@ -11,6 +11,7 @@
  * forked child has nothing to fear from the copy of the ring's descriptor that it inherits (as of
  * libevent's own; closed by exec). The ring's memory is not mapped in the child.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -30,7 +31,8 @@ struct send_ring *send_ring_new(void);
 void send_ring_free(struct send_ring *ring); /* NULL is nothing */
 
 /* Each request once, in any order and without waiting; no signal for a broken pipe. count: at most
- * SEND_ALL_MOST. ring may be NULL. */
-void send_all(struct send_ring *ring, struct send_request *requests, unsigned count);
+ * SEND_ALL_MOST. ring may be NULL. false: the ring failed, so that some were sent one by one; it is
+ * only good for send_ring_free. */
+bool send_all(struct send_ring *ring, struct send_request *requests, unsigned count);
 
 #endif

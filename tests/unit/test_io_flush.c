@@ -2,6 +2,7 @@
 #include "client_fixture.h"
 #include "hub.h"
 #include "send_ring.h"
+#include <sys/resource.h>
 
 TestSuite(io_flush, .init = setup, .fini = teardown, .timeout = 60);
 
@@ -80,4 +81,35 @@ Test(io_flush, few_clients_need_no_ring)
                    3);
     cr_assert_null(io->ring);
     harness_leave(&peer);
+}
+
+static void broadcast_small(void)
+{
+    commands_publish_local(io, "a", 1, "x", 1, false);
+    for (int i = 0; i < CLIENTS; i++)
+        harness_expect(peers[i].fd, "\x81\x01x", 3);
+}
+
+Test(io_flush, a_ring_that_descriptors_were_too_few_for_is_made_when_there_are_enough)
+{
+    struct rlimit enough, none;
+    restart();
+    for (int i = 0; i < CLIENTS; i++) {
+        peers[i] = websocket();
+        commands_subscribe_client(peers[i].client, "a", 1, false, NULL, &HUB_DIRECT_AUTO);
+    }
+    getrlimit(RLIMIT_NOFILE, &enough);
+    none = enough;
+    none.rlim_cur = 1;
+    setrlimit(RLIMIT_NOFILE, &none);
+    broadcast_small();
+    cr_assert_null(io->ring);
+    setrlimit(RLIMIT_NOFILE, &enough);
+    for (int i = 0; i < WAIT_MS && io->ring == NULL && ring_is_to_be_had(); i++) {
+        poll(NULL, 0, 1);
+        broadcast_small();
+    }
+    cr_assert_eq(io->ring != NULL, ring_is_to_be_had());
+    for (int i = 0; i < CLIENTS; i++)
+        harness_leave(&peers[i]);
 }
