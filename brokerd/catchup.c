@@ -49,7 +49,8 @@ static bool look(struct session *s, struct question *q)
             uint64_t id = get_u64le(record + 8);
             s->server->counters.scanned++;
             if (wants(q, record)) {
-                if (!session_append_run(s, s->scan, size, id))
+                struct run run = {.position = s->scan, .size = size, .records = 1};
+                if (!session_append_run(s, &run, id))
                     return false;
                 s->server->counters.queued++;
             }

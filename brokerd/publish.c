@@ -4,6 +4,9 @@
 #include "server.h"
 #include <string.h>
 
+/* Messages of one channel that lie in the journal one behind the other are queued together. */
+enum { STRETCH_MAX = RUN_SIZE_MAX / 4 };
+
 /* One SUBMIT on its way into the journal and to the sessions. */
 struct delivery {
     struct server *server;
@@ -11,6 +14,8 @@ struct delivery {
     uint32_t sessions;      /* reached by this SUBMIT */
     const uint8_t *channel; /* that server->matched is of; NULL none yet */
     uint16_t channel_length;
+    struct run stretch; /* the latest messages, of that channel and not queued yet; empty: none */
+    uint64_t first_id;  /* of them */
 };
 
 /* A session that wants the channel, once, however many of its subscriptions match. */
@@ -31,12 +36,23 @@ static void note_match(struct subscription *subscription, void *context)
     d->server->matched[d->server->matched_count++] = s;
 }
 
+static void queue_stretch(struct delivery *d)
+{
+    if (d->stretch.records == 0)
+        return;
+    for (size_t i = 0; i < d->server->matched_count; i++)
+        if (d->server->matched[i]->mode == SESSION_LIVE)
+            session_queue(d->server->matched[i], &d->stretch, d->first_id);
+    d->stretch.records = 0;
+}
+
 /* Neighbours in a SUBMIT often go to the same channel: then the sessions are known already. */
 static void match(struct delivery *d, const uint8_t *channel, uint16_t length)
 {
     if (d->channel != NULL && d->channel_length == length &&
         memcmp(d->channel, channel, length) == 0)
         return;
+    queue_stretch(d);
     d->channel = channel;
     d->channel_length = length;
     d->server->match_serial++;
@@ -48,11 +64,16 @@ static void publish(struct delivery *d, const uint8_t *record, uint32_t size)
 {
     struct server *server = d->server;
     uint64_t position = journal_append(&server->journal, record, size, d->engine);
-    uint64_t id = server->journal.last_id;
     match(d, record + WIRE_RECORD_SIZE, get_u16le(record + 6));
-    for (size_t i = 0; i < server->matched_count; i++)
-        if (server->matched[i]->mode == SESSION_LIVE)
-            session_queue(server->matched[i], position, size, id);
+    if (d->stretch.size + size > STRETCH_MAX ||
+        !run_is_followed(&d->stretch, position, &server->journal))
+        queue_stretch(d);
+    if (d->stretch.records == 0) {
+        d->stretch = (struct run){.position = position};
+        d->first_id = server->journal.last_id;
+    }
+    d->stretch.size += size;
+    d->stretch.records++;
     server->counters.published++;
     server->counters.published_bytes += size;
     server->counters.queued += server->matched_count;
@@ -152,6 +173,7 @@ void publish_handle(const struct request *r)
             server->counters.duplicates++;
         record += size;
     }
+    queue_stretch(&d);
     if (end - 1 > known) {
         known_id = server->journal.last_id;
         note(r, origin, end - 1, known_id);

@@ -218,35 +218,34 @@ bool session_is_lapped(const struct session *s)
     return s->run_count > 0 && s->runs[s->run_start].position < s->server->journal.tail;
 }
 
-bool session_append_run(struct session *s, uint64_t position, uint32_t size, uint64_t id)
+bool session_append_run(struct session *s, const struct run *run, uint64_t first_id)
 {
     struct run *last = &s->runs[(s->run_start + s->run_count - 1) % RUNS_MAX];
-    if (s->run_count > 0 && last->position + last->size == position &&
-        position != s->server->journal.lap && last->size + (uint64_t)size <= RUN_SIZE_MAX) {
-        last->size += size;
-        last->records++;
+    if (s->run_count > 0 && last->size + (uint64_t)run->size <= RUN_SIZE_MAX &&
+        run_is_followed(last, run->position, &s->server->journal)) {
+        last->size += run->size;
+        last->records += run->records;
     } else {
         if (s->run_count == RUNS_MAX)
             return false;
         if (s->run_count == 0) {
             s->run_start = 0;
             if (s->gap_last == 0)
-                s->settled = id - 1;
+                s->settled = first_id - 1;
         }
-        s->runs[(s->run_start + s->run_count++) % RUNS_MAX] =
-            (struct run){.position = position, .size = size, .records = 1};
+        s->runs[(s->run_start + s->run_count++) % RUNS_MAX] = *run;
     }
-    s->queued_bytes += size;
+    s->queued_bytes += run->size;
     return true;
 }
 
-void session_queue(struct session *s, uint64_t position, uint32_t size, uint64_t id)
+void session_queue(struct session *s, const struct run *run, uint64_t first_id)
 {
-    if (!session_append_run(s, position, size, id)) {
+    if (!session_append_run(s, run, first_id)) {
         s->server->counters.overflows++;
         s->mode = SESSION_CATCHUP;
-        s->scan = position;
-        s->scanned = id - 1;
+        s->scan = run->position;
+        s->scanned = first_id - 1;
         catchup_schedule(s);
     }
     if (!s->is_dirty)

@@ -14,6 +14,7 @@
  * send are noted in server.dirty_sessions and answered once at the end of the loop's turn.
  */
 #include "engines.h"
+#include "journal.h"
 #include "subscriptions.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -125,12 +126,19 @@ void session_begin(struct session *s);
  */
 void session_seek(struct session *s, uint64_t position);
 
-/* Message `id` at that position of the journal goes to this session, which is LIVE. */
-void session_queue(struct session *s, uint64_t position, uint32_t size, uint64_t id);
+/* Messages from first_id on, of which it wants each, go to this session, which is LIVE. */
+void session_queue(struct session *s, const struct run *run, uint64_t first_id);
 
 /* As session_queue for catch-up: false when the queue is full. Does not note the session as dirty.
  */
-bool session_append_run(struct session *s, uint64_t position, uint32_t size, uint64_t id);
+bool session_append_run(struct session *s, const struct run *run, uint64_t first_id);
+
+/* Does the record at `position` lie behind the run, in the same lap of the ring? */
+static inline bool run_is_followed(const struct run *run, uint64_t position,
+                                   const struct journal *journal)
+{
+    return run->position + run->size == position && position != journal->lap;
+}
 
 /* Throws the queue away, notes what is lost as GAP, and goes on from the middle of the ring. */
 void session_lapped(struct session *s);

@@ -29,11 +29,11 @@ enum {
     LINK_PACED_CREDITS = 4,           /* while clients lag: what they bring fits into the queues */
     LINK_PACE_MS = 1000, /* clients that lag are waited for so long, for each two batches */
     LINK_PACE_LOOK_MS = 2,
-    LINK_BEHIND = 1024,      /* messages that the broker has and we have not: not live yet */
-    LINK_FAR_BEHIND = 16384, /* more than a live process ever is */
-    LINK_SUBMITS = 16,       /* outstanding at the most; what comes meanwhile gathers */
-    LINK_SUBMIT_SIZE = 256 * 1024,
-    LINK_OUT_ENOUGH = 256 * 1024, /* no new SUBMIT while more than this waits for the socket */
+    LINK_BEHIND = 1024,            /* messages that the broker has and we have not: not live yet */
+    LINK_FAR_BEHIND = 16384,       /* more than a live process ever is */
+    LINK_SUBMITS = 16,             /* outstanding at the most; what comes meanwhile gathers */
+    LINK_SUBMIT_SIZE = 128 * 1024, /* a batch: larger ones cost the broker more a message */
+    LINK_OUT_ENOUGH = 256 * 1024,  /* no new SUBMIT while more than this waits for the socket */
     LINK_CHANGES_MAX =
         8 * 1024 * 1024, /* subscriptions on their way; past it the next ATTACH tells */
     LINK_RECORD_MAX = 256 * 1024 * 1024, /* the largest record that is believed to a broker */

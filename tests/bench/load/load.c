@@ -21,7 +21,7 @@ struct load_options load_opt = {.mode = "batch",
                                 .publishers = 1,
                                 .subscribers = 1,
                                 .size = 64,
-                                .batch = 65536,
+                                .batch = 131072,
                                 .channels = 1,
                                 .warm_up = 0.3,
                                 .seconds = 3,
@@ -338,7 +338,7 @@ const char load_help[] =
     "  --subscribers N  connections that subscribe (default 1)\n"
     "  --processes N    that these are spread over (default: one each)\n"
     "  --size N         bytes of a payload (default 64, at least 16)\n"
-    "  --batch N        bytes that are written at a time (default 65536)\n"
+    "  --batch N        bytes that are written at a time (default 131072)\n"
     "  --rate N         default 1000\n"
     "  --warm-up S      before measuring (default 0.3)\n"
     "  --seconds S      measured (default 3)\n"
