@@ -155,20 +155,14 @@ static void copy_stamped(uint8_t *out, const uint8_t *publish, uint32_t size, ui
     memcpy(out + sizeof(header), publish + sizeof(header), size - sizeof(header));
 }
 
-/* The ring is larger than the caches: what a small message writes is loaded some messages ahead. */
-static void look_ahead(const struct journal *j)
-{
-    enum { AHEAD = 1536, LINE = 64 };
-    if (j->offset + AHEAD + LINE >= j->size)
-        return;
-    __builtin_prefetch(j->ring + j->offset + AHEAD, 1);
-    __builtin_prefetch(j->ring + j->offset + AHEAD + LINE, 1);
-}
-
 uint64_t journal_append(struct journal *j, const uint8_t *publish, uint32_t size, uint32_t engine)
 {
+    enum { AHEAD = 1536, LINE = 64 };
     uint8_t *out = reserve(j, size);
-    look_ahead(j);
+    if (j->offset + AHEAD + LINE < j->size) { /* the ring is larger than the caches */
+        __builtin_prefetch(out + AHEAD, 1);
+        __builtin_prefetch(out + AHEAD + LINE, 1);
+    }
     uint64_t position = j->head;
     copy_stamped(out, publish, size, ++j->last_id, engine);
     journal_index_note(j, j->last_id, position);
