@@ -144,7 +144,7 @@ static inline void ask(struct round *round, uint64_t hash, size_t at, size_t len
 {
     if (round->count == ROUND)
         finish_round(round);
-    hash_index_prefetch(&round->lookup->index->table, hash);
+    __builtin_prefetch(hash_index_place(&round->lookup->index->table, hash));
     round->probes[round->count++] = (struct probe){hash, (uint16_t)at, (uint16_t)length};
 }
 

@@ -356,22 +356,21 @@ void subscriptions_prefetch(const struct subscriptions *table,
 {
     struct hash_cursor cursor;
     uint64_t hashes[SUBSCRIPTIONS_AHEAD];
-    const struct subscription_key *keys[SUBSCRIPTIONS_AHEAD];
 
     if (table->channels.entries < PREFETCH_FROM)
         return;
     for (size_t i = 0; i < count; i++) {
         hashes[i] = hash_bytes(&table->seed, names[i].text, names[i].length);
-        hash_index_prefetch(&table->channels, hashes[i]);
+        __builtin_prefetch(hash_index_place(&table->channels, hashes[i]));
     }
-    for (size_t i = 0; i < count; i++) { /* by now the first buckets have come */
-        keys[i] = (const void *)hash_index_first(&table->channels, hashes[i], &cursor);
-        __builtin_prefetch(keys[i]);
-        __builtin_prefetch(keys[i] + 1); /* the text, often in the next cache line */
+    for (size_t i = 0; i < count; i++) { /* by now the first places have come */
+        uintptr_t ref = hash_index_first(&table->channels, hashes[i], &cursor);
+        if (ref == 0)
+            continue;
+        const struct channel *channel = channel_of((const struct subscription_key *)ref);
+        __builtin_prefetch(&channel->own.context); /* a match reads from there */
+        __builtin_prefetch(channel->text);         /* to here: mostly two cache lines */
     }
-    for (size_t i = 0; i < count; i++)
-        if (keys[i] != NULL)
-            __builtin_prefetch(&keys[i]->subscriptions->context);
 }
 
 struct match_keys {
