@@ -85,11 +85,11 @@ static inline uint64_t hash_bucket_candidates(const struct hash_bucket *bucket, 
     return ~(((x & sevens) + sevens) | x | sevens) & 0x0080808080808080u;
 }
 
-/* What a look-up of that hash reads first, to be prefetched; the index is not empty. (The caller
+/* What a look-up of that hash reads first, to be prefetched; NULL in an empty index. (The caller
  * does that: a function that only prefetches is dropped by gcc 12 as one without effect.) */
 static inline const void *hash_index_place(const struct hash_index *index, uint64_t hash)
 {
-    return hash_index_bucket(index, hash);
+    return index->entries > 0 ? hash_index_bucket(index, hash) : NULL;
 }
 
 /* The next reference that may have the hash, 0 when there is none. */

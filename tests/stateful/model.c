@@ -1,12 +1,9 @@
 /* Peers, time, and the comparison after each step. */
 #define IN_PROCESS_HERE
 #include "model.h"
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/stat.h>
-
-enum { TCP_WAIT_MS = 3000 };
 
 struct model model;
 
@@ -225,71 +222,18 @@ static bool read_peer(int peer)
     return true;
 }
 
-/* What the broker owes. */
-
-static bool is_owed_a_close(const struct m_peer *p)
-{
-    return p->state >= PEER_LAST;
-}
-
-static bool is_owed_a_reply(const struct m_peer *p)
-{
-    return p->state != PEER_GONE && p->reads && p->expected_count > 0 &&
-           !p->expected[p->expected_count - 1].is_optional;
-}
-
-/* Has a credit, and could be given what it wants. */
-static bool is_attentive(const struct m_session *s)
-{
-    const struct m_peer *p = &model.peers[s->peer];
-    return !s->attaching && s->credit_count > 0 && p->reads && p->state == PEER_OPEN;
-}
-
-static bool is_owed_a_message(struct m_session *s)
-{
-    if (!is_attentive(s))
-        return false;
-    model_look(s, model.head);
-    return s->clear < model.head;
-}
-
-static bool is_anything_owed_over_tcp(void)
-{
-    bool owed = false;
-    for (int i = 0; i < PEERS; i++) {
-        const struct m_peer *p = &model.peers[i];
-        owed |= p->transport == SP_TCP && (is_owed_a_close(p) || is_owed_a_reply(p));
-    }
-    for (unsigned i = 0; i < M_SESSIONS; i++) {
-        struct m_session *s = &model.sessions[i];
-        owed |= s->used && model.peers[s->peer].transport == SP_TCP && is_owed_a_message(s);
-    }
-    return owed;
-}
-
-static bool read_peers(void)
-{
-    bool more = false;
-    for (int i = 0; i < PEERS; i++) {
-        struct m_peer *p = &model.peers[i];
-        if (p->state != PEER_GONE && (p->reads || p->state >= PEER_LAST))
-            more |= read_peer(i);
-    }
-    return more;
-}
-
-/* Until neither side has anything to say. Over TCP what is owed may be under way: the kernel hands
- * it on when it gets to it, or when it has probed a window that was closed. */
+/* Until neither side has anything to say. */
 static void settle(void)
 {
-    for (int waits = 0; waits < TCP_WAIT_MS; waits++) {
-        do
-            in_process_settle();
-        while (read_peers());
-        if (!is_anything_owed_over_tcp())
-            return;
-        model.counts.waits++;
-        poll(NULL, 0, 1);
+    bool more = true;
+    while (more) {
+        in_process_settle();
+        more = false;
+        for (int i = 0; i < PEERS; i++) {
+            struct m_peer *p = &model.peers[i];
+            if (p->state != PEER_GONE && (p->reads || p->state >= PEER_LAST))
+                more |= read_peer(i);
+        }
     }
 }
 
@@ -344,10 +288,14 @@ static void compare_interest(struct m_session *engine)
 
 static void compare_session(struct m_session *s)
 {
-    if (is_owed_a_message(s))
+    const struct m_peer *p = &model.peers[s->peer];
+    if (s->attaching || s->credit_count == 0 || !p->reads || p->state != PEER_OPEN)
+        return;
+    model_look(s, model.head);
+    if (s->clear < model.head)
         violated("session %llu has a credit and is not given message %llu",
                  (unsigned long long)s->id, (unsigned long long)s->clear + 1);
-    if (is_attentive(s) && s->is_engine && !s->missed_interest && model.step % 16 == 0)
+    if (s->is_engine && !s->missed_interest && model.step % 16 == 0)
         compare_interest(s);
 }
 
@@ -359,10 +307,11 @@ void model_compare(void)
         struct m_peer *p = &model.peers[i];
         peers += p->state != PEER_GONE;
         p->lax = !p->reads;
-        if (is_owed_a_close(p))
+        if (p->state >= PEER_LAST)
             violated("peer %d: the broker should have closed (state %d; it has %zu connections)", i,
                      p->state, in_process.connection_count);
-        if (is_owed_a_reply(p))
+        if (p->state != PEER_GONE && p->reads && p->expected_count > 0 &&
+            !p->expected[p->expected_count - 1].is_optional)
             violated("peer %d: operation %u is not answered", i, p->expected[0].operation);
     }
     for (unsigned i = 0; i < M_SESSIONS; i++)
@@ -461,10 +410,9 @@ void model_end(void)
                    (unsigned long long)model.counts.status[i]);
     printf(");\n%llu messages published, %llu delivered, %llu GAPs, %llu heartbeats, %llu records "
            "of interest; %llu connections closed by the broker, %llu restarts, %llu jumps of "
-           "time, %llu ms of waiting for TCP\nno difference between broker and model\n",
+           "time\nno difference between broker and model\n",
            (unsigned long long)model.head, (unsigned long long)model.counts.delivered,
            (unsigned long long)model.counts.gaps, (unsigned long long)model.counts.heartbeats,
            (unsigned long long)model.counts.interest, (unsigned long long)model.counts.closed,
-           (unsigned long long)model.counts.restarts, (unsigned long long)model.counts.jumps,
-           (unsigned long long)model.counts.waits);
+           (unsigned long long)model.counts.restarts, (unsigned long long)model.counts.jumps);
 }

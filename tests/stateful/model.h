@@ -117,8 +117,7 @@ struct model {
     unsigned origin_count;
     uint64_t engine_serial;
     struct {
-        uint64_t requests, replies, delivered, gaps, heartbeats, interest, closed, restarts, jumps,
-            waits;
+        uint64_t requests, replies, delivered, gaps, heartbeats, interest, closed, restarts, jumps;
         uint64_t status[32];
     } counts;
 };
