@@ -48,9 +48,13 @@ module Bench
     end
 
     def chosen(works)
-      return works.select { |work| @options[:only].any? { |name| work.name.start_with?(name) } } if @options[:only].any?
+      return @options[:quick] ? works.select(&:quick) : works if @options[:only].empty?
 
-      @options[:quick] ? works.select(&:quick) : works
+      @options[:only].flat_map do |name|
+        named = works.select { |work| work.name.start_with?(name) }
+        abort "bench: no work is called #{name}; scripts/bench --list has the names" if named.empty?
+        named
+      end.uniq
     end
 
     def warn_of_load
