@@ -4,7 +4,8 @@
 #include "server.h"
 #include <string.h>
 
-/* Messages of one channel that lie in the journal one behind the other are queued together. */
+/* Messages of one channel that lie in the journal one behind the other are queued together, at the
+ * latest when their SUBMIT ends. If the ring overtakes them before, they are lapped as any run. */
 enum { STRETCH_MAX = RUN_SIZE_MAX / 4 };
 
 /* One SUBMIT on its way into the journal and to the sessions. */
@@ -65,7 +66,7 @@ static void publish(struct delivery *d, const uint8_t *record, uint32_t size)
     struct server *server = d->server;
     uint64_t position = journal_append(&server->journal, record, size, d->engine);
     match(d, record + WIRE_RECORD_SIZE, get_u16le(record + 6));
-    if (d->stretch.size + size > STRETCH_MAX ||
+    if (d->stretch.size + (uint64_t)size > STRETCH_MAX ||
         !run_is_followed(&d->stretch, position, &server->journal))
         queue_stretch(d);
     if (d->stretch.records == 0) {
