@@ -10,9 +10,11 @@ enum {
 
 static const size_t segment_bytes = HASH_SEGMENT_BUCKETS * sizeof(struct hash_bucket);
 
-void hash_index_init(struct hash_index *index, hash_of_fn hash_of, const void *context)
+void hash_index_init(struct hash_index *index, hash_of_fn hash_of, const void *context,
+                     size_t hashed_at)
 {
-    *index = (struct hash_index){.hash_of = hash_of, .context = context};
+    *index =
+        (struct hash_index){.hash_of = hash_of, .context = context, .hashed_at = hashed_at};
 }
 
 static struct hash_bucket *bucket_at(const struct hash_index *index, size_t at)
@@ -53,7 +55,7 @@ void hash_index_release(struct hash_index *index)
     for (size_t i = 0; i * HASH_SEGMENT_BUCKETS < index->buckets; i++)
         free(index->segments[i]);
     free(index->segments);
-    hash_index_init(index, index->hash_of, index->context);
+    hash_index_init(index, index->hash_of, index->context, index->hashed_at);
 }
 
 /* Makes sure that the segment which holds bucket number `at` exists. */
@@ -202,7 +204,7 @@ static void grow(struct hash_index *index)
     /* Loading all the things whose hashes will be asked for, at once. */
     for (int i = 0; i < room_of(from); i++)
         if (from->tags[i] != 0)
-            __builtin_prefetch((const void *)(from->refs[i] & ~(uintptr_t)7));
+            __builtin_prefetch((const void *)((from->refs[i] & ~(uintptr_t)7) + index->hashed_at));
     if (!split(index, from, bucket_at(index, at))) {
         drop_segment(index, at);
         return;

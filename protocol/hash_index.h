@@ -33,10 +33,13 @@ struct hash_index {
     size_t bytes;        /* allocated */
     hash_of_fn hash_of;
     const void *context;
+    size_t hashed_at;
 };
 
-/* An empty index that allocates nothing yet; cannot fail. */
-void hash_index_init(struct hash_index *index, hash_of_fn hash_of, const void *context);
+/* An empty index that allocates nothing yet; cannot fail. hashed_at: what hash_of reads lies so
+ * many bytes behind a reference. */
+void hash_index_init(struct hash_index *index, hash_of_fn hash_of, const void *context,
+                     size_t hashed_at);
 
 /* Frees what the index has allocated, not what the references point to. */
 void hash_index_release(struct hash_index *index);

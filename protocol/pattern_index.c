@@ -14,7 +14,7 @@ struct pattern_index *pattern_index_new(const struct hash_seed *seed)
     if (index == NULL)
         return NULL;
     index->seed = *seed;
-    hash_index_init(&index->table, hash_of_ref, NULL);
+    hash_index_init(&index->table, hash_of_ref, NULL, 0);
     index->root.kind = PIECE_NONE;
     index->root.salt = hash_mix(seed->a, seed->b);
     return index;

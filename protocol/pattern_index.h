@@ -16,16 +16,15 @@ struct pattern_bucket;
 struct pattern_index;
 
 /* Allocated and freed by the table, filed here. What a look-up reads stands together, from the end
- * of own on. */
+ * of key.own on. */
 struct pattern {
     struct pattern_bucket *parent; /* where it is filed */
     uint32_t slot;                 /* its place in the parent's list */
     uint16_t piece;                /* what it is filed under when it stands alone */
     uint8_t kind;                  /* enum piece_kind */
     bool weak;                     /* costs every look-up of its kind, counted for the quota */
-    struct subscription own;       /* the table's: the key's first subscription */
-    uint64_t hash;                 /* its key when it stands alone */
     struct subscription_key key;
+    uint64_t hash;           /* its key when it stands alone */
     uint16_t prefix, suffix; /* lengths of the text before the first and behind the last star */
     uint16_t least;          /* bytes of the shortest channel that matches */
     uint8_t shape;           /* enum pattern_shape */

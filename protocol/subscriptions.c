@@ -3,27 +3,34 @@
 #include "hash.h"
 #include "hash_index.h"
 #include "pattern_index.h"
+#include "slots.h"
 #include <assert.h>
 #include <stdlib.h>
 
-/* A key of an exact channel; a pattern's is in struct pattern. The first subscription of a key
- * stands beside it, for most keys have one: a match then finds it in the cache lines that it has to
- * load anyway. */
+/* A key of an exact channel; a pattern's is in struct pattern. */
 struct channel {
-    struct subscription own;
     struct subscription_key key;
     uint8_t text[];
 };
+
+enum {
+    MATCH_AT = offsetof(struct channel, key.own.context), /* a match reads from there on */
+    LINES_LEAST = 2,
+    LINES_MOST = 4 /* of channels that lie in slots: names of up to 160 bytes */
+};
+
+_Static_assert((int)MATCH_AT == (int)CACHE_LINE, "a match reads one line");
 
 struct subscriptions {
     struct hash_seed seed;
     struct hash_index channels; /* struct channel by name */
     struct hash_index patterns; /* struct pattern by text: to find one, not to match */
     struct pattern_index *index;
+    struct slots slots[LINES_MOST + 1]; /* of channels, by their cache lines */
     unsigned matching; /* look-ups under way: nothing may be changed */
     uint32_t weak_all, weak_each;
     size_t subscriptions;
-    size_t bytes; /* of keys and subscriptions */
+    size_t bytes; /* of patterns, of channels outside the slots, and of subscriptions */
     uint64_t lookups;
 };
 
@@ -33,40 +40,86 @@ static size_t allocated(size_t size)
     return (size + 8 + 15) & ~(size_t)15;
 }
 
-static struct channel *channel_of(const struct subscription_key *key)
-{
-    return (struct channel *)((char *)key - offsetof(struct channel, key));
-}
-
 static struct pattern *pattern_of(const struct subscription_key *key)
 {
     return (struct pattern *)((char *)key - offsetof(struct pattern, key));
 }
 
-static struct subscription *own_of(struct subscription_key *key)
+/* As key->name, without a look at the line in which that is. */
+static const uint8_t *text_of(const struct subscription_key *key)
 {
-    return key->is_pattern ? &pattern_of(key)->own : &channel_of(key)->own;
+    return key->is_pattern ? pattern_of(key)->text : ((const struct channel *)key)->text;
 }
 
-/* own is in use when it has a subscriber. */
+/* A key's own subscription is in use when it has a subscriber. */
 static void free_subscription(struct subscription *s)
 {
-    if (s == own_of(s->key))
+    if (s == &s->key->own)
         s->subscriber = NULL;
     else
         free(s);
 }
 
-static void free_memory(struct subscription_key *key)
+static unsigned lines_of(size_t length)
 {
-    free(key->is_pattern ? (void *)pattern_of(key) : (void *)channel_of(key));
+    return (unsigned)((offsetof(struct channel, text) + length + CACHE_LINE - 1) / CACHE_LINE);
+}
+
+static size_t pattern_size(size_t length)
+{
+    return offsetof(struct pattern, text) + length;
+}
+
+/* Memory for a channel's key, zeroed but for its text; NULL when it is out. */
+static struct subscription_key *new_channel(struct subscriptions *table, size_t length)
+{
+    unsigned lines = lines_of(length);
+    struct channel *channel;
+    uint8_t slot = 0;
+
+    if (lines <= LINES_MOST) {
+        channel = slots_take(&table->slots[lines], &slot);
+    } else {
+        channel = aligned_alloc(CACHE_LINE, (size_t)lines * CACHE_LINE);
+        table->bytes += channel == NULL ? 0 : allocated((size_t)lines * CACHE_LINE);
+    }
+    if (channel == NULL)
+        return NULL;
+    channel->key = (struct subscription_key){.name = channel->text, .slot = slot};
+    return &channel->key;
+}
+
+static struct subscription_key *new_pattern(struct subscriptions *table, size_t length)
+{
+    struct pattern *pattern = malloc(pattern_size(length));
+
+    if (pattern == NULL)
+        return NULL;
+    table->bytes += allocated(pattern_size(length));
+    *pattern = (struct pattern){.key = {.name = pattern->text, .is_pattern = true}};
+    return &pattern->key;
+}
+
+static void free_key(struct subscriptions *table, struct subscription_key *key)
+{
+    unsigned lines = lines_of(key->length);
+
+    if (key->is_pattern) {
+        table->bytes -= allocated(pattern_size(key->length));
+        free(pattern_of(key));
+    } else if (lines <= LINES_MOST) {
+        slots_give(&table->slots[lines], key, key->slot);
+    } else {
+        table->bytes -= allocated((size_t)lines * CACHE_LINE);
+        free(key);
+    }
 }
 
 static uint64_t hash_of_key(uintptr_t ref, const void *context)
 {
     const struct subscription_key *key = (const struct subscription_key *)ref;
 
-    return hash_bytes(context, key->name, key->length);
+    return hash_bytes(context, text_of(key), key->length);
 }
 
 struct subscriptions *subscriptions_new(const uint8_t seed[16])
@@ -81,32 +134,33 @@ struct subscriptions *subscriptions_new(const uint8_t seed[16])
         free(table);
         return NULL;
     }
-    hash_index_init(&table->channels, hash_of_key, &table->seed);
-    hash_index_init(&table->patterns, hash_of_key, &table->seed);
+    hash_index_init(&table->channels, hash_of_key, &table->seed, MATCH_AT);
+    hash_index_init(&table->patterns, hash_of_key, &table->seed, MATCH_AT);
+    for (unsigned lines = LINES_LEAST; lines <= LINES_MOST; lines++)
+        slots_init(&table->slots[lines], lines);
     table->weak_all = 4096;
     table->weak_each = 64;
     return table;
 }
 
-static void free_key(uintptr_t ref, void *context)
+static void drop_key(uintptr_t ref, void *context)
 {
     struct subscription_key *key = (struct subscription_key *)ref;
 
-    (void)context;
     while (key->subscriptions != NULL) {
         struct subscription *next = key->subscriptions->next;
         free_subscription(key->subscriptions);
         key->subscriptions = next;
     }
-    free_memory(key);
+    free_key(context, key);
 }
 
 void subscriptions_free(struct subscriptions *table)
 {
     if (table == NULL)
         return;
-    hash_index_each(&table->channels, free_key, NULL);
-    hash_index_each(&table->patterns, free_key, NULL);
+    hash_index_each(&table->channels, drop_key, table);
+    hash_index_each(&table->patterns, drop_key, table);
     hash_index_release(&table->channels);
     hash_index_release(&table->patterns);
     pattern_index_free(table->index);
@@ -121,9 +175,7 @@ static struct subscription_key *find_key(const struct hash_index *keys, uint64_t
 
     for (; ref != 0; ref = hash_index_next(&cursor)) {
         struct subscription_key *key = (struct subscription_key *)ref;
-        /* the name stands behind the struct: going through key->name would be one more load */
-        const uint8_t *text = key->is_pattern ? pattern_of(key)->text : channel_of(key)->text;
-        if (key->length == length && memcmp(text, name, length) == 0)
+        if (key->length == length && memcmp(text_of(key), name, length) == 0)
             return key;
     }
     return NULL;
@@ -161,32 +213,23 @@ struct subscription *subscriptions_find(struct subscriptions *table, const void 
     return key == NULL ? NULL : find_of(key, subscriber);
 }
 
-static size_t key_size(bool is_pattern, size_t length)
-{
-    return (is_pattern ? offsetof(struct pattern, text) : offsetof(struct channel, text)) + length;
-}
-
 static bool is_weak(const struct subscription_key *key)
 {
     return key->is_pattern && pattern_of(key)->weak;
 }
 
-/* A key without subscriptions in memory of its own, filed nowhere. */
-static struct subscription_key *new_key(const void *name, size_t length, bool is_pattern)
+/* A key without subscriptions, filed nowhere. */
+static struct subscription_key *new_key(struct subscriptions *table, const void *name,
+                                        size_t length, bool is_pattern)
 {
-    char *memory = malloc(key_size(is_pattern, length));
-    struct subscription_key *key;
-    size_t size = key_size(is_pattern, 0);
+    struct subscription_key *key =
+        is_pattern ? new_pattern(table, length) : new_channel(table, length);
 
-    if (memory == NULL)
+    if (key == NULL)
         return NULL;
-    memset(memory, 0, size);
-    if (length > 0)
-        memcpy(memory + size, name, length);
-    key = is_pattern ? &((struct pattern *)memory)->key : &((struct channel *)memory)->key;
     key->length = (uint16_t)length;
-    key->is_pattern = is_pattern;
-    key->name = is_pattern ? pattern_of(key)->text : channel_of(key)->text;
+    if (length > 0)
+        memcpy((uint8_t *)(uintptr_t)key->name, name, length);
     return key;
 }
 
@@ -195,37 +238,35 @@ static enum status add_key(struct subscriptions *table, const void *name, size_t
                            bool is_pattern, bool allow_weak, struct subscription_key **result)
 {
     struct hash_index *keys = is_pattern ? &table->patterns : &table->channels;
-    struct subscription_key *key = new_key(name, length, is_pattern);
+    struct subscription_key *key = new_key(table, name, length, is_pattern);
     uint64_t hash = hash_bytes(&table->seed, name, length);
     enum status status;
 
     if (key == NULL)
         return STATUS_NO_MEMORY;
     if (!hash_index_insert(keys, hash, (uintptr_t)key)) {
-        free_memory(key);
+        free_key(table, key);
         return STATUS_NO_MEMORY;
     }
     if (is_pattern) {
         status = pattern_index_insert(table->index, pattern_of(key), allow_weak);
         if (status != STATUS_OK) {
             hash_index_remove(keys, hash, (uintptr_t)key);
-            free_memory(key);
+            free_key(table, key);
             return status;
         }
     }
-    table->bytes += allocated(key_size(is_pattern, length));
     *result = key;
     return STATUS_OK;
 }
 
 static void remove_key(struct subscriptions *table, struct subscription_key *key)
 {
-    table->bytes -= allocated(key_size(key->is_pattern, key->length));
     if (key->is_pattern)
         pattern_index_remove(table->index, pattern_of(key));
     hash_index_remove(key->is_pattern ? &table->patterns : &table->channels,
                       hash_bytes(&table->seed, key->name, key->length), (uintptr_t)key);
-    free_memory(key);
+    free_key(table, key);
 }
 
 static void link_in(struct subscription *s, struct subscription_key *key,
@@ -317,7 +358,7 @@ enum status subscriptions_subscribe(struct subscriptions *table, const void *nam
         if (is_weak(key) && subscriber->weak >= table->weak_each)
             return STATUS_WEAK_PATTERN;
     }
-    s = own_of(key);
+    s = &key->own;
     if (s->subscriber != NULL) {
         s = malloc(sizeof(*s));
         if (s == NULL)
@@ -340,7 +381,7 @@ void subscriptions_remove(struct subscriptions *table, struct subscription *subs
     if (table->matching > 0)
         return;
     link_out(subscription);
-    if (subscription != own_of(key))
+    if (subscription != &key->own)
         table->bytes -= allocated(sizeof(*subscription));
     free_subscription(subscription);
     table->subscriptions--;
@@ -348,8 +389,8 @@ void subscriptions_remove(struct subscriptions *table, struct subscription *subs
         remove_key(table, key);
 }
 
-/* Below this many channels all of the table is in the caches anyway. */
-enum { PREFETCH_FROM = 8192 };
+/* With fewer channels what a look-up reads comes from the nearest caches anyway. */
+enum { PREFETCH_FROM = 1024 };
 
 void subscriptions_prefetch(const struct subscriptions *table,
                             const struct subscriptions_name *names, size_t count)
@@ -367,9 +408,7 @@ void subscriptions_prefetch(const struct subscriptions *table,
         uintptr_t ref = hash_index_first(&table->channels, hashes[i], &cursor);
         if (ref == 0)
             continue;
-        const struct channel *channel = channel_of((const struct subscription_key *)ref);
-        __builtin_prefetch(&channel->own.context); /* a match reads from there */
-        __builtin_prefetch(channel->text);         /* to here: mostly two cache lines */
+        __builtin_prefetch((const char *)ref + MATCH_AT);
     }
 }
 
@@ -442,15 +481,18 @@ void subscriptions_each_key(struct subscriptions *table, subscriptions_key_fn ca
 void subscriptions_stats(const struct subscriptions *table, struct subscriptions_stats *stats)
 {
     struct pattern_index_stats patterns;
+    size_t in_slots = 0;
 
     pattern_index_stats(table->index, &patterns);
+    for (unsigned lines = LINES_LEAST; lines <= LINES_MOST; lines++)
+        in_slots += table->slots[lines].bytes;
     *stats = (struct subscriptions_stats){
         .channels = table->channels.entries,
         .patterns = table->patterns.entries,
         .weak_patterns = patterns.weak,
         .subscriptions = table->subscriptions,
         .bytes = sizeof(*table) + table->bytes + table->channels.bytes + table->patterns.bytes +
-                 patterns.bytes,
+                 patterns.bytes + in_slots,
         .lookups = table->lookups,
         .candidates = patterns.candidates,
     };

@@ -24,16 +24,6 @@
 
 struct subscriptions;
 
-struct subscription_key {
-    const uint8_t *name; /* owned by the table, lives as long as the key */
-    uint64_t serial;     /* these two belong to the table's owner (adapter/ext/hub.c): */
-    uint64_t label;      /* the table sets them to 0 when the key appears */
-    struct subscription *subscriptions; /* never empty */
-    uint32_t count;                     /* of subscriptions */
-    uint16_t length;
-    bool is_pattern;
-};
-
 struct subscriber { /* zeroed by subscriber_init; its owner is found with container_of */
     struct subscription *first;
     uint32_t count;
@@ -45,9 +35,23 @@ struct subscription {
     struct subscription *next_own; /* of the same subscriber */
     struct subscription *previous_own;
     struct subscription_key *key;
-    struct subscriber *subscriber;
-    void *context;             /* the owner's, as given to subscribe */
-    struct subscription *next; /* of the same key; the last, what matching reads stands together */
+    struct subscriber *subscriber; /* NULL: the key's own one, not in use */
+    void *context;                 /* the owner's, as given to subscribe */
+    struct subscription *next;     /* of the same key */
+};
+
+/* What a match reads is at the end, and the name behind it: of a channel it begins a cache line, in
+ * which a name of up to 32 bytes ends. */
+struct subscription_key {
+    const uint8_t *name; /* owned by the table, lives as long as the key */
+    uint64_t serial;     /* these two belong to the table's owner (adapter/ext/hub.c): */
+    uint64_t label;      /* the table sets them to 0 when the key appears */
+    struct subscription own;            /* the key's first: most have one */
+    struct subscription *subscriptions; /* never empty */
+    uint32_t count;                     /* of subscriptions */
+    uint16_t length;
+    bool is_pattern;
+    uint8_t slot; /* the table's */
 };
 
 struct subscriptions_stats {
@@ -108,7 +112,7 @@ struct subscriptions_name {
  * at once: with a million channels a look-up alone waits three times for memory. Changes no answer;
  * costs nothing while the table is small.
  */
-enum { SUBSCRIPTIONS_AHEAD = 16 };
+enum { SUBSCRIPTIONS_AHEAD = 32 };
 void subscriptions_prefetch(const struct subscriptions *table,
                             const struct subscriptions_name *names, size_t count);
 

@@ -39,7 +39,7 @@ struct hub *hub_new(struct io_thread *io)
     if (!hub)
         return NULL;
     hub->io = io;
-    hash_index_init(&hub->blocks, hash_of_entry, hub);
+    hash_index_init(&hub->blocks, hash_of_entry, hub, 0);
     if (draw(seed, sizeof(seed)) && draw(&hub->seed, sizeof(hub->seed)))
         hub->table = subscriptions_new(seed);
     if (!hub->table) {
