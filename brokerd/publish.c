@@ -14,7 +14,7 @@ struct delivery {
     uint32_t engine;        /* that publishes; 0 none */
     uint32_t sessions;      /* reached by this SUBMIT */
     const uint8_t *channel; /* that server->matched is of; NULL none yet */
-    uint16_t channel_length;
+    size_t channel_length;
     struct run stretch; /* the latest messages, of that channel and not queued yet; empty: none */
     uint64_t first_id;  /* of them */
 };
@@ -48,24 +48,25 @@ static void queue_stretch(struct delivery *d)
 }
 
 /* Neighbours in a SUBMIT often go to the same channel: then the sessions are known already. */
-static void match(struct delivery *d, const uint8_t *channel, uint16_t length)
+static void match(struct delivery *d, const struct subscriptions_ahead *ahead)
 {
-    if (d->channel != NULL && d->channel_length == length &&
-        memcmp(d->channel, channel, length) == 0)
+    if (d->channel != NULL && d->channel_length == ahead->length &&
+        memcmp(d->channel, ahead->channel, ahead->length) == 0)
         return;
     queue_stretch(d);
-    d->channel = channel;
-    d->channel_length = length;
+    d->channel = ahead->channel;
+    d->channel_length = ahead->length;
     d->server->match_serial++;
     d->server->matched_count = 0;
-    subscriptions_match(d->server->subscriptions, channel, length, note_match, d);
+    subscriptions_match_ahead(d->server->subscriptions, ahead, note_match, d);
 }
 
-static void publish(struct delivery *d, const uint8_t *record, uint32_t size)
+static void publish(struct delivery *d, const uint8_t *record, uint32_t size,
+                    const struct subscriptions_ahead *ahead)
 {
     struct server *server = d->server;
     uint64_t position = journal_append(&server->journal, record, size, d->engine);
-    match(d, record + WIRE_RECORD_SIZE, get_u16le(record + 6));
+    match(d, ahead);
     if (d->stretch.size + (uint64_t)size > STRETCH_MAX ||
         !run_is_followed(&d->stretch, position, &server->journal))
         queue_stretch(d);
@@ -132,17 +133,17 @@ static void note(const struct request *r, uint64_t origin, uint64_t sequence, ui
     s->published = (struct session_published){origin, sequence, id};
 }
 
-/* Has the table load what the next records of a SUBMIT will ask it. */
-static void look_ahead(const struct server *server, const uint8_t *record, uint64_t count)
+/* The look-ups of the next records of a SUBMIT begin. */
+static void look_ahead(const struct server *server, const uint8_t *record, uint64_t count,
+                       struct subscriptions_ahead *ahead)
 {
-    struct subscriptions_name names[SUBSCRIPTIONS_AHEAD];
     size_t n = count < SUBSCRIPTIONS_AHEAD ? (size_t)count : SUBSCRIPTIONS_AHEAD;
     for (size_t i = 0; i < n; i++) {
-        names[i] =
-            (struct subscriptions_name){record + WIRE_RECORD_SIZE, (size_t)get_u16le(record + 6)};
+        ahead[i].channel = record + WIRE_RECORD_SIZE;
+        ahead[i].length = get_u16le(record + 6);
         record += size_align8(get_u32le(record));
     }
-    subscriptions_prefetch(server->subscriptions, names, n);
+    subscriptions_look_ahead(server->subscriptions, ahead, n);
 }
 
 void publish_handle(const struct request *r)
@@ -161,15 +162,17 @@ void publish_handle(const struct request *r)
     }
     struct delivery d = {.server = server,
                          .engine = r->session != NULL ? r->session->engine_hash : 0};
+    struct subscriptions_ahead ahead[SUBSCRIPTIONS_AHEAD];
     server->submit_serial++;
     const uint8_t *record = r->body;
     uint64_t sequence = first, end = first + r->header.records;
     for (; sequence < end; sequence++) {
         uint32_t size = (uint32_t)size_align8(get_u32le(record));
-        if ((sequence - first) % SUBSCRIPTIONS_AHEAD == 0)
-            look_ahead(server, record, end - sequence);
+        size_t at = (size_t)(sequence - first) % SUBSCRIPTIONS_AHEAD;
+        if (at == 0)
+            look_ahead(server, record, end - sequence, ahead);
         if (sequence > known)
-            publish(&d, record, size);
+            publish(&d, record, size, &ahead[at]);
         else
             server->counters.duplicates++;
         record += size;

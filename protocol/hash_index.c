@@ -13,8 +13,7 @@ static const size_t segment_bytes = HASH_SEGMENT_BUCKETS * sizeof(struct hash_bu
 void hash_index_init(struct hash_index *index, hash_of_fn hash_of, const void *context,
                      size_t hashed_at)
 {
-    *index =
-        (struct hash_index){.hash_of = hash_of, .context = context, .hashed_at = hashed_at};
+    *index = (struct hash_index){.hash_of = hash_of, .context = context, .hashed_at = hashed_at};
 }
 
 static struct hash_bucket *bucket_at(const struct hash_index *index, size_t at)

@@ -27,7 +27,7 @@ struct subscriptions {
     struct hash_index patterns; /* struct pattern by text: to find one, not to match */
     struct pattern_index *index;
     struct slots slots[LINES_MOST + 1]; /* of channels, by their cache lines */
-    unsigned matching; /* look-ups under way: nothing may be changed */
+    unsigned matching;                  /* look-ups under way: nothing may be changed */
     uint32_t weak_all, weak_each;
     size_t subscriptions;
     size_t bytes; /* of patterns, of channels outside the slots, and of subscriptions */
@@ -167,6 +167,11 @@ void subscriptions_free(struct subscriptions *table)
     free(table);
 }
 
+static inline bool is_named(const struct subscription_key *key, const void *name, size_t length)
+{
+    return key->length == length && memcmp(text_of(key), name, length) == 0;
+}
+
 static struct subscription_key *find_key(const struct hash_index *keys, uint64_t hash,
                                          const void *name, size_t length)
 {
@@ -175,7 +180,7 @@ static struct subscription_key *find_key(const struct hash_index *keys, uint64_t
 
     for (; ref != 0; ref = hash_index_next(&cursor)) {
         struct subscription_key *key = (struct subscription_key *)ref;
-        if (key->length == length && memcmp(text_of(key), name, length) == 0)
+        if (is_named(key, name, length))
             return key;
     }
     return NULL;
@@ -389,26 +394,28 @@ void subscriptions_remove(struct subscriptions *table, struct subscription *subs
         remove_key(table, key);
 }
 
-/* With fewer channels what a look-up reads comes from the nearest caches anyway. */
-enum { PREFETCH_FROM = 1024 };
+/* Of fewer channels many look-ups cost no less together than one by one. */
+enum { AHEAD_FROM = 16 };
 
-void subscriptions_prefetch(const struct subscriptions *table,
-                            const struct subscriptions_name *names, size_t count)
+void subscriptions_look_ahead(const struct subscriptions *table, struct subscriptions_ahead *ahead,
+                              size_t count)
 {
     struct hash_cursor cursor;
     uint64_t hashes[SUBSCRIPTIONS_AHEAD];
 
-    if (table->channels.entries < PREFETCH_FROM)
+    for (size_t i = 0; i < count; i++)
+        ahead[i].likely = NULL;
+    if (table->channels.entries < AHEAD_FROM)
         return;
     for (size_t i = 0; i < count; i++) {
-        hashes[i] = hash_bytes(&table->seed, names[i].text, names[i].length);
+        hashes[i] = hash_bytes(&table->seed, ahead[i].channel, ahead[i].length);
         __builtin_prefetch(hash_index_place(&table->channels, hashes[i]));
     }
     for (size_t i = 0; i < count; i++) { /* by now the first places have come */
         uintptr_t ref = hash_index_first(&table->channels, hashes[i], &cursor);
-        if (ref == 0)
-            continue;
-        __builtin_prefetch((const char *)ref + MATCH_AT);
+        ahead[i].likely = (struct subscription_key *)ref;
+        if (ref != 0)
+            __builtin_prefetch((const char *)ref + MATCH_AT);
     }
 }
 
@@ -424,20 +431,27 @@ static void on_pattern_key(struct pattern *pattern, void *context)
     match->callback(&pattern->key, match->context);
 }
 
-void subscriptions_match_keys(struct subscriptions *table, const void *channel, size_t length,
-                              subscriptions_key_fn callback, void *context)
+static void match_keys(struct subscriptions *table, const struct subscriptions_ahead *ahead,
+                       struct match_keys *match)
 {
-    struct subscription_key *key;
+    struct subscription_key *key = ahead->likely;
 
     table->lookups++;
     table->matching++;
-    key = find_key(&table->channels, hash_bytes(&table->seed, channel, length), channel, length);
+    if (key == NULL || !is_named(key, ahead->channel, ahead->length))
+        key = subscriptions_key(table, ahead->channel, ahead->length, false);
     if (key != NULL)
-        callback(key, context);
+        match->callback(key, match->context);
     if (table->patterns.entries > 0)
-        pattern_index_match(table->index, channel, length, on_pattern_key,
-                            &(struct match_keys){callback, context});
+        pattern_index_match(table->index, ahead->channel, ahead->length, on_pattern_key, match);
     table->matching--;
+}
+
+void subscriptions_match_keys(struct subscriptions *table, const void *channel, size_t length,
+                              subscriptions_key_fn callback, void *context)
+{
+    match_keys(table, &(struct subscriptions_ahead){channel, length, NULL},
+               &(struct match_keys){callback, context});
 }
 
 struct match_subscriptions {
@@ -453,11 +467,18 @@ static void on_key(struct subscription_key *key, void *context)
         match->callback(s, match->context);
 }
 
+void subscriptions_match_ahead(struct subscriptions *table, const struct subscriptions_ahead *ahead,
+                               subscriptions_match_fn callback, void *context)
+{
+    match_keys(table, ahead,
+               &(struct match_keys){on_key, &(struct match_subscriptions){callback, context}});
+}
+
 void subscriptions_match(struct subscriptions *table, const void *channel, size_t length,
                          subscriptions_match_fn callback, void *context)
 {
-    subscriptions_match_keys(table, channel, length, on_key,
-                             &(struct match_subscriptions){callback, context});
+    subscriptions_match_ahead(table, &(struct subscriptions_ahead){channel, length, NULL}, callback,
+                              context);
 }
 
 static void each_key(uintptr_t ref, void *context)

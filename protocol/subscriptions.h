@@ -43,10 +43,10 @@ struct subscription {
 /* What a match reads is at the end, and the name behind it: of a channel it begins a cache line, in
  * which a name of up to 32 bytes ends. */
 struct subscription_key {
-    const uint8_t *name; /* owned by the table, lives as long as the key */
-    uint64_t serial;     /* these two belong to the table's owner (adapter/ext/hub.c): */
-    uint64_t label;      /* the table sets them to 0 when the key appears */
-    struct subscription own;            /* the key's first: most have one */
+    const uint8_t *name;     /* owned by the table, lives as long as the key */
+    uint64_t serial;         /* these two belong to the table's owner (adapter/ext/hub.c): */
+    uint64_t label;          /* the table sets them to 0 when the key appears */
+    struct subscription own; /* the key's first: most have one */
     struct subscription *subscriptions; /* never empty */
     uint32_t count;                     /* of subscriptions */
     uint16_t length;
@@ -102,19 +102,24 @@ void subscriptions_match(struct subscriptions *table, const void *channel, size_
                          subscriptions_match_fn callback, void *context);
 
 /* A channel that is about to be looked up. */
-struct subscriptions_name {
-    const void *text;
+struct subscriptions_ahead {
+    const void *channel;
     size_t length;
+    struct subscription_key *likely; /* the table's: mostly the channel's key; NULL: not known */
 };
 
 /*
- * Begins to load what the look-ups of up to SUBSCRIPTIONS_AHEAD channels will need, of all of them
- * at once: with a million channels a look-up alone waits three times for memory. Changes no answer;
- * costs nothing while the table is small.
+ * Begins to look up as many as SUBSCRIPTIONS_AHEAD channels, all at once: with a million channels a
+ * look-up alone waits twice for memory. To be followed by subscriptions_match_ahead for each,
+ * before the table is changed. Costs next to nothing while the table is small.
  */
 enum { SUBSCRIPTIONS_AHEAD = 32 };
-void subscriptions_prefetch(const struct subscriptions *table,
-                            const struct subscriptions_name *names, size_t count);
+void subscriptions_look_ahead(const struct subscriptions *table, struct subscriptions_ahead *ahead,
+                              size_t count);
+
+/* As subscriptions_match. */
+void subscriptions_match_ahead(struct subscriptions *table, const struct subscriptions_ahead *ahead,
+                               subscriptions_match_fn callback, void *context);
 
 /* As subscriptions_match, once for each key. */
 typedef void (*subscriptions_key_fn)(struct subscription_key *key, void *context);

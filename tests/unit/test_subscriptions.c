@@ -291,6 +291,68 @@ Test(subscriptions, memory_comes_back_after_many_channels)
     subscriptions_free(table);
 }
 
+/* Names of every length around what fits into one cache line, two, three, and of none at all. */
+Test(subscriptions, channels_of_all_lengths)
+{
+    struct subscriptions *table = subscriptions_new(seed);
+    struct subscriptions_stats before, after;
+    struct subscriber a;
+    char name[CHANNEL_LENGTH_MAX + 1];
+
+    subscriber_init(&a);
+    subscriptions_stats(table, &before);
+    memset(name, 'x', sizeof(name));
+    for (unsigned length = 0; length <= CHANNEL_LENGTH_MAX; length += length < 400 ? 1 : 616) {
+        name[length] = '\0';
+        const struct subscription *s = subscribe(table, name, false, &a, NULL);
+        cr_assert_eq(s->key->length, length);
+        cr_assert_eq(memcmp(s->key->name, name, length), 0);
+        cr_assert_eq(s, &s->key->own, "the first of a key needs no memory of its own");
+        cr_assert_eq(match_count(table, name), 1);
+        name[length] = 'x';
+    }
+    while (a.first != NULL)
+        subscriptions_remove(table, a.first);
+    subscriptions_stats(table, &after);
+    cr_assert_lt(after.bytes, before.bytes + 65536, "%zu bytes left", after.bytes);
+    subscriptions_free(table);
+}
+
+/* Of 20,000 channels several share a place and a tag; the first there is not always the one. */
+Test(subscriptions, looked_up_ahead_the_answers_are_the_same)
+{
+    enum { CHANNELS = 20000, ABSENT = 500 };
+    static char channels[CHANNELS + ABSENT][16];
+    struct subscriptions *table = subscriptions_new(seed);
+    struct subscriptions_ahead ahead[SUBSCRIPTIONS_AHEAD];
+    struct subscriber a;
+    size_t others = 0;
+
+    subscriber_init(&a);
+    for (int i = 0; i < CHANNELS + ABSENT; i++) {
+        snprintf(channels[i], sizeof(channels[i]), "channel:%d", i);
+        if (i < CHANNELS)
+            subscribe(table, channels[i], false, &a, NULL);
+    }
+    subscribe(table, "*:7", true, &a, NULL);
+    for (size_t i = 0; i < CHANNELS + ABSENT;) {
+        size_t count = 0;
+        for (; count < SUBSCRIPTIONS_AHEAD && i + count < CHANNELS + ABSENT; count++)
+            ahead[count] = (struct subscriptions_ahead){.channel = channels[i + count],
+                                                        .length = strlen(channels[i + count])};
+        subscriptions_look_ahead(table, ahead, count);
+        for (size_t n = 0; n < count; n++, i++) {
+            unsigned matches = 0;
+            subscriptions_match_ahead(table, &ahead[n], count_call, &matches);
+            cr_assert_eq(matches, (i < CHANNELS) + (i == 7), "%s", channels[i]);
+            others +=
+                ahead[n].likely != subscriptions_key(table, channels[i], ahead[n].length, false);
+        }
+    }
+    cr_assert_gt(others, 0, "no two names with the same tag: the test shows nothing");
+    subscriptions_free(table);
+}
+
 /* The model: an array of all subscriptions, matched one by one. */
 enum { SUBSCRIBERS = 12, NAMES = 400 };
 static struct subscriber subscribers[SUBSCRIBERS];
