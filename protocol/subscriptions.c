@@ -431,27 +431,25 @@ static void on_pattern_key(struct pattern *pattern, void *context)
     match->callback(&pattern->key, match->context);
 }
 
-static void match_keys(struct subscriptions *table, const struct subscriptions_ahead *ahead,
-                       struct match_keys *match)
+/* key: the channel's own, or NULL. */
+static void match_from(struct subscriptions *table, struct subscription_key *key,
+                       const void *channel, size_t length, struct match_keys *match)
 {
-    struct subscription_key *key = ahead->likely;
-
     table->lookups++;
     table->matching++;
-    if (key == NULL || !is_named(key, ahead->channel, ahead->length))
-        key = subscriptions_key(table, ahead->channel, ahead->length, false);
     if (key != NULL)
         match->callback(key, match->context);
     if (table->patterns.entries > 0)
-        pattern_index_match(table->index, ahead->channel, ahead->length, on_pattern_key, match);
+        pattern_index_match(table->index, channel, length, on_pattern_key, match);
     table->matching--;
 }
 
 void subscriptions_match_keys(struct subscriptions *table, const void *channel, size_t length,
                               subscriptions_key_fn callback, void *context)
 {
-    match_keys(table, &(struct subscriptions_ahead){channel, length, NULL},
-               &(struct match_keys){callback, context});
+    struct subscription_key *key = subscriptions_key(table, channel, length, false);
+
+    match_from(table, key, channel, length, &(struct match_keys){callback, context});
 }
 
 struct match_subscriptions {
@@ -467,18 +465,22 @@ static void on_key(struct subscription_key *key, void *context)
         match->callback(s, match->context);
 }
 
-void subscriptions_match_ahead(struct subscriptions *table, const struct subscriptions_ahead *ahead,
-                               subscriptions_match_fn callback, void *context)
-{
-    match_keys(table, ahead,
-               &(struct match_keys){on_key, &(struct match_subscriptions){callback, context}});
-}
-
 void subscriptions_match(struct subscriptions *table, const void *channel, size_t length,
                          subscriptions_match_fn callback, void *context)
 {
-    subscriptions_match_ahead(table, &(struct subscriptions_ahead){channel, length, NULL}, callback,
-                              context);
+    subscriptions_match_keys(table, channel, length, on_key,
+                             &(struct match_subscriptions){callback, context});
+}
+
+void subscriptions_match_ahead(struct subscriptions *table, const struct subscriptions_ahead *ahead,
+                               subscriptions_match_fn callback, void *context)
+{
+    struct subscription_key *key = ahead->likely;
+
+    if (key == NULL || !is_named(key, ahead->channel, ahead->length))
+        key = subscriptions_key(table, ahead->channel, ahead->length, false);
+    match_from(table, key, ahead->channel, ahead->length,
+               &(struct match_keys){on_key, &(struct match_subscriptions){callback, context}});
 }
 
 static void each_key(uintptr_t ref, void *context)
