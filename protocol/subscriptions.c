@@ -96,7 +96,9 @@ static struct subscription_key *new_pattern(struct subscriptions *table, size_t 
     if (pattern == NULL)
         return NULL;
     table->bytes += allocated(pattern_size(length));
-    *pattern = (struct pattern){.key = {.name = pattern->text, .is_pattern = true}};
+    memset(pattern, 0, pattern_size(0)); /* not the padding behind: there is the text */
+    pattern->key.name = pattern->text;
+    pattern->key.is_pattern = true;
     return &pattern->key;
 }
 

@@ -291,8 +291,8 @@ Test(subscriptions, memory_comes_back_after_many_channels)
     subscriptions_free(table);
 }
 
-/* Names of every length around what fits into one cache line, two, three, and of none at all. */
-Test(subscriptions, channels_of_all_lengths)
+/* Around what fits into one cache line, two, three, and of no bytes at all. */
+static void subscribe_to_all_lengths(bool is_pattern)
 {
     struct subscriptions *table = subscriptions_new(seed);
     struct subscriptions_stats before, after;
@@ -304,7 +304,7 @@ Test(subscriptions, channels_of_all_lengths)
     memset(name, 'x', sizeof(name));
     for (unsigned length = 0; length <= CHANNEL_LENGTH_MAX; length += length < 400 ? 1 : 616) {
         name[length] = '\0';
-        const struct subscription *s = subscribe(table, name, false, &a, NULL);
+        const struct subscription *s = subscribe(table, name, is_pattern, &a, NULL);
         cr_assert_eq(s->key->length, length);
         cr_assert_eq(memcmp(s->key->name, name, length), 0);
         cr_assert_eq(s, &s->key->own, "the first of a key needs no memory of its own");
@@ -316,6 +316,12 @@ Test(subscriptions, channels_of_all_lengths)
     subscriptions_stats(table, &after);
     cr_assert_lt(after.bytes, before.bytes + 65536, "%zu bytes left", after.bytes);
     subscriptions_free(table);
+}
+
+Test(subscriptions, channels_and_patterns_of_all_lengths)
+{
+    subscribe_to_all_lengths(false);
+    subscribe_to_all_lengths(true);
 }
 
 /* Of 20,000 channels several share a place and a tag; the first there is not always the one. */
