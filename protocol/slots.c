@@ -10,8 +10,8 @@
 #endif
 
 struct slot_block {
-    uint64_t free; /* a bit for each slot */
-    struct slot_block *next, *previous;
+    uint64_t free;                /* a bit for each slot */
+    LIST_ENTRY(slot_block) entry; /* in slots.open */
 };
 
 static const uint64_t all_free = ~(uint64_t)0;
@@ -22,25 +22,6 @@ _Static_assert(SLOTS_IN_BLOCK == 64, "a bit for each");
 void slots_init(struct slots *slots, unsigned lines)
 {
     *slots = (struct slots){.slot_size = (size_t)lines * CACHE_LINE};
-}
-
-static void open_block(struct slots *slots, struct slot_block *block)
-{
-    block->previous = NULL;
-    block->next = slots->open;
-    if (block->next != NULL)
-        block->next->previous = block;
-    slots->open = block;
-}
-
-static void close_block(struct slots *slots, struct slot_block *block)
-{
-    if (block->next != NULL)
-        block->next->previous = block->previous;
-    if (block->previous != NULL)
-        block->previous->next = block->next;
-    else
-        slots->open = block->next;
 }
 
 static size_t block_size(const struct slots *slots)
@@ -61,7 +42,7 @@ static bool add_block(struct slots *slots)
         return false;
     ASAN_POISON_MEMORY_REGION(slot_at(slots, block, 0), SLOTS_IN_BLOCK * slots->slot_size);
     block->free = all_free;
-    open_block(slots, block);
+    LIST_INSERT_HEAD(&slots->open, block, entry);
     slots->bytes += block_size(slots);
     return true;
 }
@@ -71,13 +52,13 @@ void *slots_take(struct slots *slots, uint8_t *number)
     struct slot_block *block;
     uint8_t *slot;
 
-    if (slots->open == NULL && !add_block(slots))
+    if (LIST_EMPTY(&slots->open) && !add_block(slots))
         return NULL;
-    block = slots->open;
+    block = LIST_FIRST(&slots->open);
     *number = (uint8_t)__builtin_ctzll(block->free);
     block->free &= block->free - 1;
     if (block->free == 0)
-        close_block(slots, block);
+        LIST_REMOVE(block, entry);
     slot = slot_at(slots, block, *number);
     ASAN_UNPOISON_MEMORY_REGION(slot, slots->slot_size);
     return slot;
@@ -90,11 +71,11 @@ void slots_give(struct slots *slots, void *slot, uint8_t number)
 
     ASAN_POISON_MEMORY_REGION(slot, slots->slot_size);
     if (block->free == 0)
-        open_block(slots, block);
+        LIST_INSERT_HEAD(&slots->open, block, entry);
     block->free |= (uint64_t)1 << number;
     if (block->free != all_free)
         return;
-    close_block(slots, block);
+    LIST_REMOVE(block, entry);
     free(block);
     slots->bytes -= block_size(slots);
 }

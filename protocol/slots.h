@@ -12,15 +12,16 @@
  */
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 enum { CACHE_LINE = 64, SLOTS_IN_BLOCK = 64 };
 
 struct slot_block;
 
 struct slots {
-    struct slot_block *open; /* those with a free slot */
-    size_t slot_size;        /* bytes */
-    size_t bytes;            /* allocated */
+    LIST_HEAD(, slot_block) open; /* those with a free slot */
+    size_t slot_size;             /* bytes */
+    size_t bytes;                 /* allocated */
 };
 
 /* Allocates nothing yet; cannot fail. lines: cache lines of a slot. */

@@ -2,54 +2,22 @@
 #include "glob.h"
 #include "hash.h"
 #include "hash_index.h"
-#include "pattern_index.h"
-#include "slots.h"
+#include "subscription_keys.h"
 #include <assert.h>
 #include <stdlib.h>
-
-/* A key of an exact channel; a pattern's is in struct pattern. */
-struct channel {
-    struct subscription_key key;
-    uint8_t text[];
-};
-
-enum {
-    MATCH_AT = offsetof(struct channel, key.own.context), /* a match reads from there on */
-    LINES_LEAST = 2,
-    LINES_MOST = 4 /* of channels that lie in slots: names of up to 160 bytes */
-};
-
-_Static_assert((int)MATCH_AT == (int)CACHE_LINE, "a match reads one line");
 
 struct subscriptions {
     struct hash_seed seed;
     struct hash_index channels; /* struct channel by name */
     struct hash_index patterns; /* struct pattern by text: to find one, not to match */
     struct pattern_index *index;
-    struct slots slots[LINES_MOST + 1]; /* of channels, by their cache lines */
-    unsigned matching;                  /* look-ups under way: nothing may be changed */
+    struct key_memory memory;
+    unsigned matching; /* look-ups under way: nothing may be changed */
     uint32_t weak_all, weak_each;
     size_t subscriptions;
-    size_t bytes; /* of patterns, of channels outside the slots, and of subscriptions */
+    size_t bytes; /* of subscriptions, without those in their keys */
     uint64_t lookups;
 };
-
-/* What malloc takes for size bytes on common systems; for the statistics. */
-static size_t allocated(size_t size)
-{
-    return (size + 8 + 15) & ~(size_t)15;
-}
-
-static struct pattern *pattern_of(const struct subscription_key *key)
-{
-    return (struct pattern *)((char *)key - offsetof(struct pattern, key));
-}
-
-/* As key->name, without a look at the line in which that is. */
-static const uint8_t *text_of(const struct subscription_key *key)
-{
-    return key->is_pattern ? pattern_of(key)->text : ((const struct channel *)key)->text;
-}
 
 /* A key's own subscription is in use when it has a subscriber. */
 static void free_subscription(struct subscription *s)
@@ -60,68 +28,11 @@ static void free_subscription(struct subscription *s)
         free(s);
 }
 
-static unsigned lines_of(size_t length)
-{
-    return (unsigned)((offsetof(struct channel, text) + length + CACHE_LINE - 1) / CACHE_LINE);
-}
-
-static size_t pattern_size(size_t length)
-{
-    return offsetof(struct pattern, text) + length;
-}
-
-/* Memory for a channel's key, zeroed but for its text; NULL when it is out. */
-static struct subscription_key *new_channel(struct subscriptions *table, size_t length)
-{
-    unsigned lines = lines_of(length);
-    struct channel *channel;
-    uint8_t slot = 0;
-
-    if (lines <= LINES_MOST) {
-        channel = slots_take(&table->slots[lines], &slot);
-    } else {
-        channel = aligned_alloc(CACHE_LINE, (size_t)lines * CACHE_LINE);
-        table->bytes += channel == NULL ? 0 : allocated((size_t)lines * CACHE_LINE);
-    }
-    if (channel == NULL)
-        return NULL;
-    channel->key = (struct subscription_key){.name = channel->text, .slot = slot};
-    return &channel->key;
-}
-
-static struct subscription_key *new_pattern(struct subscriptions *table, size_t length)
-{
-    struct pattern *pattern = malloc(pattern_size(length));
-
-    if (pattern == NULL)
-        return NULL;
-    table->bytes += allocated(pattern_size(length));
-    memset(pattern, 0, pattern_size(0)); /* not the padding behind: there is the text */
-    pattern->key.name = pattern->text;
-    pattern->key.is_pattern = true;
-    return &pattern->key;
-}
-
-static void free_key(struct subscriptions *table, struct subscription_key *key)
-{
-    unsigned lines = lines_of(key->length);
-
-    if (key->is_pattern) {
-        table->bytes -= allocated(pattern_size(key->length));
-        free(pattern_of(key));
-    } else if (lines <= LINES_MOST) {
-        slots_give(&table->slots[lines], key, key->slot);
-    } else {
-        table->bytes -= allocated((size_t)lines * CACHE_LINE);
-        free(key);
-    }
-}
-
 static uint64_t hash_of_key(uintptr_t ref, const void *context)
 {
     const struct subscription_key *key = (const struct subscription_key *)ref;
 
-    return hash_bytes(context, text_of(key), key->length);
+    return hash_bytes(context, key_text(key), key->length);
 }
 
 struct subscriptions *subscriptions_new(const uint8_t seed[16])
@@ -136,10 +47,9 @@ struct subscriptions *subscriptions_new(const uint8_t seed[16])
         free(table);
         return NULL;
     }
-    hash_index_init(&table->channels, hash_of_key, &table->seed, MATCH_AT);
-    hash_index_init(&table->patterns, hash_of_key, &table->seed, MATCH_AT);
-    for (unsigned lines = LINES_LEAST; lines <= LINES_MOST; lines++)
-        slots_init(&table->slots[lines], lines);
+    hash_index_init(&table->channels, hash_of_key, &table->seed, KEY_MATCH_AT);
+    hash_index_init(&table->patterns, hash_of_key, &table->seed, KEY_MATCH_AT);
+    key_memory_init(&table->memory);
     table->weak_all = 4096;
     table->weak_each = 64;
     return table;
@@ -154,15 +64,15 @@ static void drop_key(uintptr_t ref, void *context)
         free_subscription(key->subscriptions);
         key->subscriptions = next;
     }
-    free_key(context, key);
+    key_free(context, key);
 }
 
 void subscriptions_free(struct subscriptions *table)
 {
     if (table == NULL)
         return;
-    hash_index_each(&table->channels, drop_key, table);
-    hash_index_each(&table->patterns, drop_key, table);
+    hash_index_each(&table->channels, drop_key, &table->memory);
+    hash_index_each(&table->patterns, drop_key, &table->memory);
     hash_index_release(&table->channels);
     hash_index_release(&table->patterns);
     pattern_index_free(table->index);
@@ -171,7 +81,7 @@ void subscriptions_free(struct subscriptions *table)
 
 static inline bool is_named(const struct subscription_key *key, const void *name, size_t length)
 {
-    return key->length == length && memcmp(text_of(key), name, length) == 0;
+    return key->length == length && memcmp(key_text(key), name, length) == 0;
 }
 
 static struct subscription_key *find_key(const struct hash_index *keys, uint64_t hash,
@@ -222,22 +132,7 @@ struct subscription *subscriptions_find(struct subscriptions *table, const void 
 
 static bool is_weak(const struct subscription_key *key)
 {
-    return key->is_pattern && pattern_of(key)->weak;
-}
-
-/* A key without subscriptions, filed nowhere. */
-static struct subscription_key *new_key(struct subscriptions *table, const void *name,
-                                        size_t length, bool is_pattern)
-{
-    struct subscription_key *key =
-        is_pattern ? new_pattern(table, length) : new_channel(table, length);
-
-    if (key == NULL)
-        return NULL;
-    key->length = (uint16_t)length;
-    if (length > 0)
-        memcpy((uint8_t *)(uintptr_t)key->name, name, length);
-    return key;
+    return key->is_pattern && key_pattern(key)->weak;
 }
 
 /* Makes a key and files it. */
@@ -245,21 +140,21 @@ static enum status add_key(struct subscriptions *table, const void *name, size_t
                            bool is_pattern, bool allow_weak, struct subscription_key **result)
 {
     struct hash_index *keys = is_pattern ? &table->patterns : &table->channels;
-    struct subscription_key *key = new_key(table, name, length, is_pattern);
+    struct subscription_key *key = key_new(&table->memory, name, length, is_pattern);
     uint64_t hash = hash_bytes(&table->seed, name, length);
     enum status status;
 
     if (key == NULL)
         return STATUS_NO_MEMORY;
     if (!hash_index_insert(keys, hash, (uintptr_t)key)) {
-        free_key(table, key);
+        key_free(&table->memory, key);
         return STATUS_NO_MEMORY;
     }
     if (is_pattern) {
-        status = pattern_index_insert(table->index, pattern_of(key), allow_weak);
+        status = pattern_index_insert(table->index, key_pattern(key), allow_weak);
         if (status != STATUS_OK) {
             hash_index_remove(keys, hash, (uintptr_t)key);
-            free_key(table, key);
+            key_free(&table->memory, key);
             return status;
         }
     }
@@ -270,10 +165,10 @@ static enum status add_key(struct subscriptions *table, const void *name, size_t
 static void remove_key(struct subscriptions *table, struct subscription_key *key)
 {
     if (key->is_pattern)
-        pattern_index_remove(table->index, pattern_of(key));
+        pattern_index_remove(table->index, key_pattern(key));
     hash_index_remove(key->is_pattern ? &table->patterns : &table->channels,
                       hash_bytes(&table->seed, key->name, key->length), (uintptr_t)key);
-    free_key(table, key);
+    key_free(&table->memory, key);
 }
 
 static void link_in(struct subscription *s, struct subscription_key *key,
@@ -370,7 +265,7 @@ enum status subscriptions_subscribe(struct subscriptions *table, const void *nam
         s = malloc(sizeof(*s));
         if (s == NULL)
             return STATUS_NO_MEMORY;
-        table->bytes += allocated(sizeof(*s));
+        table->bytes += key_allocated(sizeof(*s));
     }
     s->context = context;
     link_in(s, key, subscriber);
@@ -389,7 +284,7 @@ void subscriptions_remove(struct subscriptions *table, struct subscription *subs
         return;
     link_out(subscription);
     if (subscription != &key->own)
-        table->bytes -= allocated(sizeof(*subscription));
+        table->bytes -= key_allocated(sizeof(*subscription));
     free_subscription(subscription);
     table->subscriptions--;
     if (key->count == 0)
@@ -404,10 +299,13 @@ void subscriptions_look_ahead(const struct subscriptions *table, struct subscrip
 {
     struct hash_cursor cursor;
     uint64_t hashes[SUBSCRIPTIONS_AHEAD];
+    bool looks = table->channels.entries >= AHEAD_FROM;
 
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         ahead[i].likely = NULL;
-    if (table->channels.entries < AHEAD_FROM)
+        ahead[i].is_looked_up = looks;
+    }
+    if (!looks)
         return;
     for (size_t i = 0; i < count; i++) {
         hashes[i] = hash_bytes(&table->seed, ahead[i].channel, ahead[i].length);
@@ -417,7 +315,7 @@ void subscriptions_look_ahead(const struct subscriptions *table, struct subscrip
         uintptr_t ref = hash_index_first(&table->channels, hashes[i], &cursor);
         ahead[i].likely = (struct subscription_key *)ref;
         if (ref != 0)
-            __builtin_prefetch((const char *)ref + MATCH_AT);
+            __builtin_prefetch((const char *)ref + KEY_MATCH_AT);
     }
 }
 
@@ -479,7 +377,8 @@ void subscriptions_match_ahead(struct subscriptions *table, const struct subscri
 {
     struct subscription_key *key = ahead->likely;
 
-    if (key == NULL || !is_named(key, ahead->channel, ahead->length))
+    if (!ahead->is_looked_up ||
+        (key != NULL && !is_named(key, ahead->channel, ahead->length))) /* a tag that agrees */
         key = subscriptions_key(table, ahead->channel, ahead->length, false);
     match_from(table, key, ahead->channel, ahead->length,
                &(struct match_keys){on_key, &(struct match_subscriptions){callback, context}});
@@ -506,18 +405,15 @@ void subscriptions_each_key(struct subscriptions *table, subscriptions_key_fn ca
 void subscriptions_stats(const struct subscriptions *table, struct subscriptions_stats *stats)
 {
     struct pattern_index_stats patterns;
-    size_t in_slots = 0;
 
     pattern_index_stats(table->index, &patterns);
-    for (unsigned lines = LINES_LEAST; lines <= LINES_MOST; lines++)
-        in_slots += table->slots[lines].bytes;
     *stats = (struct subscriptions_stats){
         .channels = table->channels.entries,
         .patterns = table->patterns.entries,
         .weak_patterns = patterns.weak,
         .subscriptions = table->subscriptions,
         .bytes = sizeof(*table) + table->bytes + table->channels.bytes + table->patterns.bytes +
-                 patterns.bytes + in_slots,
+                 patterns.bytes + key_memory_bytes(&table->memory),
         .lookups = table->lookups,
         .candidates = patterns.candidates,
     };

@@ -101,11 +101,12 @@ typedef void (*subscriptions_match_fn)(struct subscription *subscription, void *
 void subscriptions_match(struct subscriptions *table, const void *channel, size_t length,
                          subscriptions_match_fn callback, void *context);
 
-/* A channel that is about to be looked up. */
+/* A channel that is about to be looked up; the last two are the table's. */
 struct subscriptions_ahead {
     const void *channel;
     size_t length;
-    struct subscription_key *likely; /* the table's: mostly the channel's key; NULL: not known */
+    struct subscription_key *likely; /* the first key with the same tag, or NULL */
+    bool is_looked_up;
 };
 
 /*
