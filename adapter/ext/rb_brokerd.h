@@ -112,6 +112,24 @@ unsigned rb_client_live(void);
 /* Forgets them all: the process forked, or the I/O thread is gone. */
 void rb_client_forget(bool in_child);
 
+/* rb_env.c */
+
+/* A request's env as a client keeps it until somebody asks for it. */
+struct packed_env;
+
+/* Packs that Hash, which does not change, into *place (for xfree), which must be owner's own:
+ * marked through it while this still runs. False: it has keys other than Strings and Symbols, and
+ * has to stay a Hash. May raise NoMemoryError. */
+bool rb_env_pack(VALUE owner, struct packed_env **place, VALUE env);
+
+/* A new Hash with the same entries in the same order. Runs no Ruby code. */
+VALUE rb_env_unpack(const struct packed_env *packed);
+
+/* For the owner's own mark, compact and size; packed may be NULL. */
+void rb_env_mark(const struct packed_env *packed);
+void rb_env_compact(struct packed_env *packed);
+size_t rb_env_size(const struct packed_env *packed); /* bytes */
+
 /* rb_subscription.c */
 
 /* A new Subscription that is not attached to anything yet. name from text_name. */

@@ -15,26 +15,29 @@
 
 struct rb_client {
     VALUE self; /* not marked: follows the object when it is moved */
-    VALUE env;
+    VALUE env;  /* nil until somebody asks for it; kept from the start where it cannot be packed */
     VALUE handler;
-    VALUE switches;        /* Array of handlers to come, or nil */
-    VALUE subscriptions;   /* of rb_subscriptions_add */
-    struct client *client; /* a reference; NULL once closed */
-    unsigned epoch;        /* of the I/O thread that serves it */
-    unsigned slot;         /* in live */
-    unsigned nudges;       /* that wait in the mailbox */
-    unsigned timeout;      /* as set; NO_TIMEOUT: as configured */
+    VALUE switches;            /* Array of handlers to come, or nil */
+    VALUE subscriptions;       /* of rb_subscriptions_add */
+    struct packed_env *packed; /* what env is made of; NULL: of nothing, or it was made */
+    struct client *client;     /* a reference; NULL once closed */
+    unsigned epoch;            /* of the I/O thread that serves it */
+    unsigned slot;             /* in live */
+    unsigned nudges;           /* that wait in the mailbox */
+    unsigned timeout;          /* as set; NO_TIMEOUT: as configured */
     bool websocket;
     bool closed; /* on_close has run */
 };
 
 enum { NO_TIMEOUT = UINT32_MAX };
+enum { SPARE_OBJECTS = 256 }; /* made at once; less than a page of the heap, 10 KiB */
 
 static VALUE client_class;
 static ID id_on_drained, id_websocket, id_sse;
 static VALUE upgrade_key, upgrade_kind_key;
 
-static VALUE live; /* Array: slot => client, or nil */
+static VALUE spare; /* Array of objects for clients to come */
+static VALUE live;  /* Array: slot => client, or nil */
 static unsigned *free_slots;
 static unsigned free_count, free_capacity, live_count;
 
@@ -45,6 +48,7 @@ static void client_mark(void *data)
     rb_gc_mark_movable(c->handler);
     rb_gc_mark_movable(c->switches);
     rb_gc_mark_movable(c->subscriptions);
+    rb_env_mark(c->packed);
 }
 
 static void client_compact(void *data)
@@ -55,6 +59,7 @@ static void client_compact(void *data)
     c->handler = rb_gc_location(c->handler);
     c->switches = rb_gc_location(c->switches);
     c->subscriptions = rb_gc_location(c->subscriptions);
+    rb_env_compact(c->packed);
 }
 
 static void client_free(void *data)
@@ -63,13 +68,14 @@ static void client_free(void *data)
     /* What belongs to an I/O thread of before a fork is not ours to touch. */
     if (c->client && c->epoch == runtime_epoch())
         client_unref(c->client);
+    xfree(c->packed);
     xfree(c);
 }
 
 static size_t client_size(const void *data)
 {
-    (void)data;
-    return sizeof(struct rb_client);
+    const struct rb_client *c = data;
+    return sizeof(*c) + rb_env_size(c->packed);
 }
 
 static const rb_data_type_t client_type = {
@@ -96,6 +102,24 @@ static struct client *open_client(struct rb_client *c)
 {
     struct client *client = serving(c);
     return client && client_is_open(client) ? client : NULL;
+}
+
+/*
+ * A client lives long, the objects of the request that made it do not: made one at a time, clients
+ * would stand a few to each page of the heap, so that no page is ever full, which a collection
+ * passes over, or empty, which it gives back. So their objects are made many at a time, and hidden
+ * (without a class) while they wait.
+ */
+static VALUE new_object(VALUE class, struct rb_client **c)
+{
+    if (RARRAY_LEN(spare) == 0) {
+        for (int i = 0; i < SPARE_OBJECTS; i++)
+            rb_ary_push(spare, TypedData_Wrap_Struct(0, &client_type, NULL));
+    }
+    *c = ZALLOC(struct rb_client);
+    VALUE self = rb_ary_pop(spare);
+    RTYPEDDATA_DATA(self) = *c;
+    return rb_obj_reveal(self, class);
 }
 
 static void live_add(struct rb_client *c)
@@ -226,37 +250,38 @@ static VALUE client_take(int argc, VALUE *argv, VALUE class)
     rb_check_arity(argc, 7, 7);
     int from = NUM2INT(argv[0]);
     VALUE head = rb_str_to_str(argv[2]), received = rb_str_to_str(argv[3]);
+    bool drained = wants_drained(argv[5]); /* may run Ruby code */
     struct io_thread *io = runtime_io();
     if (!io)
         return Qnil;
-    int fd = fcntl(from, F_DUPFD_CLOEXEC, 0);
-    if (fd < 0)
-        rb_sys_fail("fcntl(F_DUPFD_CLOEXEC)");
-    prepare_socket(fd);
     struct rb_client *c;
-    VALUE self = TypedData_Make_Struct(class, struct rb_client, &client_type, c);
+    VALUE self = new_object(class, &c);
     c->self = self;
-    c->switches = c->subscriptions = Qnil;
-    RB_OBJ_WRITE(self, &c->env, argv[4]);
+    c->env = c->switches = c->subscriptions = Qnil;
     RB_OBJ_WRITE(self, &c->handler, argv[5]);
+    if (!NIL_P(argv[4]) && !rb_env_pack(self, &c->packed, argv[4]))
+        RB_OBJ_WRITE(self, &c->env, argv[4]);
     c->websocket = argv[1] == ID2SYM(id_websocket);
     c->timeout = NO_TIMEOUT;
     c->epoch = runtime_epoch();
     struct client_options options = {
-        .fd = fd,
         .protocol = c->websocket ? CLIENT_WEBSOCKET : CLIENT_SSE,
         .response = RSTRING_PTR(head),
         .response_length = (size_t)RSTRING_LEN(head),
         .received = RSTRING_PTR(received),
         .received_length = (size_t)RSTRING_LEN(received),
-        .wants_drained = wants_drained(c->handler),
+        .wants_drained = drained,
     };
     deflate_options(argv[6], &options);
+    options.fd = fcntl(from, F_DUPFD_CLOEXEC, 0); /* nothing raises from here on */
+    if (options.fd < 0)
+        rb_sys_fail("fcntl(F_DUPFD_CLOEXEC)");
+    prepare_socket(options.fd);
     c->client = client_new(io, &options, (uintptr_t)c);
     RB_GC_GUARD(head);
     RB_GC_GUARD(received);
     if (!c->client) {
-        close(fd);
+        close(options.fd);
         return Qnil;
     }
     live_add(c);
@@ -298,17 +323,19 @@ static VALUE client_handler(VALUE self)
     return rb_ary_entry(c->switches, -1);
 }
 
-/* Of a request of which nothing is kept (nil) only what is known anyway, made when it is asked for:
- * ten thousand Hashes less. */
+/* Made when it is asked for: ten thousand Hashes less. Of a request of which nothing is kept it has
+ * what is known anyway. */
 static VALUE client_env(VALUE self)
 {
     struct rb_client *c = get(self);
     if (!NIL_P(c->env))
         return c->env;
-    VALUE env = rb_hash_new();
+    VALUE env = c->packed ? rb_env_unpack(c->packed) : rb_hash_new();
     rb_hash_aset(env, upgrade_key, client_handler(self));
     rb_hash_aset(env, upgrade_kind_key, client_protocol_method(self));
     RB_OBJ_WRITE(self, &c->env, env);
+    xfree(c->packed);
+    c->packed = NULL;
     return env;
 }
 
@@ -424,6 +451,8 @@ void rb_client_init(void)
     rb_gc_register_address(&upgrade_key);
     upgrade_kind_key = rb_str_freeze(rb_str_new_cstr("rack.upgrade?"));
     rb_gc_register_address(&upgrade_kind_key);
+    spare = rb_obj_hide(rb_ary_new_capa(SPARE_OBJECTS));
+    rb_gc_register_address(&spare);
     live = rb_ary_new();
     rb_gc_register_address(&live);
 
