@@ -132,15 +132,10 @@ module Brokerd
 
       def of(env, extent)
         case extent
-        when :full then copy(env) { |key, value| !DROPPED.include?(key) && !holds_connection?(value) }
-        when :slim then copy(env) { |key, _| SLIM.include?(key) || !SERVERS_OWN.match?(key.to_s) }
+        when :full then env.select { |key, value| !DROPPED.include?(key) && !holds_connection?(value) }
+        when :slim then env.select { |key, _| SLIM.include?(key) || !SERVERS_OWN.match?(key.to_s) }
         else nil # the client makes up "rack.upgrade" and "rack.upgrade?" when somebody asks
         end
-      end
-
-      # A table of its own size: a copy of env would have room for all that is left out.
-      def copy(env)
-        env.each_with_object({}) { |(key, value), kept| kept[key] = value if yield key, value }
       end
 
       # A server's procs (Puma's puma.mark_as_io_bound) keep its whole connection object alive.
