@@ -1,11 +1,9 @@
 #include "crc32c.h"
-#include "bytes.h"
-#include <stdbool.h>
 
 #define CRC32C_POLYNOMIAL 0x82f63b78u /* reflected */
 
 static uint32_t crc32c_tables[8][256]; /* slicing by 8: the CRC of a byte followed by n zeros */
-static bool crc32c_in_hardware;
+bool crc32c_in_hardware;
 
 /* Before main, or while the library is loaded: no thread can see half-made tables. */
 __attribute__((constructor)) static void crc32c_prepare(void)
@@ -41,29 +39,4 @@ uint32_t crc32c_portable(uint32_t crc, const void *data, size_t length)
     for (; length > 0; at++, length--)
         crc = (crc >> 8) ^ crc32c_tables[0][(crc ^ *at) & 0xff];
     return ~crc;
-}
-
-#if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const void *data,
-                                                               size_t length)
-{
-    const uint8_t *at = data;
-    uint64_t wide = ~crc;
-
-    for (; length >= 8; at += 8, length -= 8)
-        wide = __builtin_ia32_crc32di(wide, get_u64le(at));
-    crc = (uint32_t)wide;
-    for (; length > 0; at++, length--)
-        crc = __builtin_ia32_crc32qi(crc, *at);
-    return ~crc;
-}
-#endif
-
-uint32_t crc32c(uint32_t crc, const void *data, size_t length)
-{
-#if defined(__x86_64__)
-    if (__builtin_expect(crc32c_in_hardware, true))
-        return crc32c_sse42(crc, data, length);
-#endif
-    return crc32c_portable(crc, data, length);
 }

@@ -216,13 +216,13 @@ enum status wire_record_decode(const uint8_t *data, size_t length, struct wire_r
 
 uint32_t wire_record_checksum(const uint8_t *record)
 {
-    uint8_t header[WIRE_RECORD_SIZE];
-    uint32_t crc;
+    enum { WORDS = WIRE_RECORD_SIZE / 8 };
+    uint64_t header[WORDS];
 
     memcpy(header, record, sizeof(header));
-    put_u32le(header + 32, 0);
-    crc = crc32c(0, header, sizeof(header));
-    return crc32c(crc, record + sizeof(header), get_u32le(record) - sizeof(header));
+    header[4] &= ~(uint64_t)UINT32_MAX;
+    return crc32c(crc32c(0, header, sizeof(header)), record + sizeof(header),
+                  (uint32_t)header[0] - sizeof(header));
 }
 
 void wire_record_stamp(uint8_t *record, uint64_t id, uint32_t engine)
