@@ -1,4 +1,8 @@
 #include "crc32c.h"
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #define CRC32C_POLYNOMIAL 0x82f63b78u /* reflected */
 
@@ -22,6 +26,8 @@ __attribute__((constructor)) static void crc32c_prepare(void)
 #if defined(__x86_64__)
     __builtin_cpu_init();
     crc32c_in_hardware = __builtin_cpu_supports("sse4.2");
+#elif defined(__aarch64__)
+    crc32c_in_hardware = (getauxval(AT_HWCAP) & HWCAP_CRC32) != 0;
 #endif
 }
 
