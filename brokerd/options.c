@@ -20,6 +20,7 @@ enum { /* long options without a letter */
        OPTION_TLS_CERT,
        OPTION_TLS_KEY,
        OPTION_TLS_CLIENT_CA,
+       OPTION_TLS_CLIENT_CRL,
        OPTION_INSECURE,
        OPTION_PEER_CONNECTIONS, /* these four as in enum peer_limit */
        OPTION_PEER_SESSIONS,
@@ -42,6 +43,7 @@ static const struct option options[] = {
     {"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
     {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
     {"tls-client-ca", required_argument, NULL, OPTION_TLS_CLIENT_CA},
+    {"tls-client-crl", required_argument, NULL, OPTION_TLS_CLIENT_CRL},
     {"insecure", no_argument, NULL, OPTION_INSECURE},
     {"peer-connections", required_argument, NULL, OPTION_PEER_CONNECTIONS},
     {"peer-sessions", required_argument, NULL, OPTION_PEER_SESSIONS},
@@ -76,6 +78,7 @@ static const char help[] =
     "      --tls-key PATH     its private key (default: in the same file)\n"
     "      --tls-client-ca PATH  only clients with a certificate of this CA may connect by "
     "tls+tcp\n"
+    "      --tls-client-crl PATH  and of these none that this list (PEM) of the CA names\n"
     "      --insecure         allow to listen beyond the loopback addresses without a secret or "
     "TLS\n"
     "      --peer-connections N    what one address, or one user on ipc, may have: connections\n"
@@ -93,7 +96,8 @@ static const char help[] =
     "\n"
     "SIGTERM and SIGINT end it in order: what is queued is sent, for at most 5 seconds. SIGHUP "
     "reads\n"
-    "the certificate, the key, the CA and the secret again; without any of them it ends the "
+    "the certificate, the key, the CA, its list and the secret again; without any of them it ends "
+    "the "
     "broker.\n";
 
 static bool wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -211,6 +215,9 @@ static bool take(struct options *o, int option, const char *text)
     case OPTION_TLS_CLIENT_CA:
         o->tls_client_ca = text;
         return *text != 0 || wrong("--tls-client-ca: the path is empty");
+    case OPTION_TLS_CLIENT_CRL:
+        o->tls_client_crl = text;
+        return *text != 0 || wrong("--tls-client-crl: the path is empty");
     case OPTION_INSECURE:
         o->insecure = true;
         return true;
@@ -255,7 +262,8 @@ static bool check_background(const struct options *o)
                  {"--secret-file", o->secret_file},
                  {"--tls-cert", o->tls_cert},
                  {"--tls-key", o->tls_key},
-                 {"--tls-client-ca", o->tls_client_ca}};
+                 {"--tls-client-ca", o->tls_client_ca},
+                 {"--tls-client-crl", o->tls_client_crl}};
     if (o->ready_fd >= 0)
         return wrong("--background tells by its end that the sockets listen: leave --ready-fd out");
     for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++)
@@ -275,6 +283,8 @@ static bool check_tls(const struct options *o)
     if (!listens && (o->tls_cert != NULL || o->tls_key != NULL || o->tls_client_ca != NULL))
         return wrong("--tls-cert, --tls-key and --tls-client-ca are for --listen "
                      "tls+tcp://host:port, which is missing");
+    if (o->tls_client_crl != NULL && o->tls_client_ca == NULL)
+        return wrong("--tls-client-crl is for the clients of --tls-client-ca, which is missing");
     return true;
 }
 

@@ -23,6 +23,7 @@ struct options {
     const char *secret_file;        /* NULL: no authentication */
     const char *tls_cert, *tls_key; /* NULL: no tls+tcp; the key is in the certificate's file */
     const char *tls_client_ca;      /* NULL: clients need no certificate */
+    const char *tls_client_crl;     /* NULL: none of them are looked for among revoked ones */
     bool insecure;
     uint64_t peer_max[PEER_LIMITS];
     enum log_level log_level;

@@ -20,8 +20,10 @@ bool secure_read(struct server *server)
 {
     const struct options *o = server->options;
     char reason[TLS_REASON_MAX];
-    struct tls_settings settings = {
-        .ca_file = o->tls_client_ca, .cert_file = o->tls_cert, .key_file = o->tls_key};
+    struct tls_settings settings = {.ca_file = o->tls_client_ca,
+                                    .cert_file = o->tls_cert,
+                                    .key_file = o->tls_key,
+                                    .crl_file = o->tls_client_crl};
     if (o->tls_cert == NULL)
         return true;
     struct tls_context *context = tls_server_context_new(&settings, reason);
@@ -32,6 +34,8 @@ bool secure_read(struct server *server)
     tls_context_free(server->tls);
     server->tls = context;
     warn_of_end(o->tls_cert, tls_context_seconds_left(server->tls));
+    if (tls_context_crl_seconds_left(server->tls) <= 0)
+        log_warn("the revocation list %s has expired: every client is refused", o->tls_client_crl);
     return true;
 }
 

@@ -75,6 +75,20 @@ static bool load_authorities(SSL_CTX *ssl, const char *file, bool is_server, cha
     return true;
 }
 
+static bool load_revoked(SSL_CTX *ssl, const char *file, char *reason)
+{
+    if (!file)
+        return true;
+    X509_STORE *store = SSL_CTX_get_cert_store(ssl);
+    X509_LOOKUP *lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+    if (!lookup)
+        return refuse_openssl(reason);
+    if (X509_load_crl_file(lookup, file, X509_FILETYPE_PEM) <= 0)
+        return refuse(reason, "the revocation list", file);
+    return X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1 ||
+           refuse_openssl(reason);
+}
+
 /* A key behind a passphrase must not make a daemon ask on its terminal. */
 static int no_passphrase(char *out, int size, int writing, void *context)
 {
@@ -98,7 +112,8 @@ static struct tls_context *context_new(const struct tls_settings *settings, bool
         SSL_CTX_set_default_passwd_cb(context->ssl, no_passphrase);
     if (context->memory && context->ssl && set_rules(context->ssl, reason) &&
         load_own(context->ssl, settings, reason) &&
-        load_authorities(context->ssl, settings->ca_file, is_server, reason)) {
+        load_authorities(context->ssl, settings->ca_file, is_server, reason) &&
+        load_revoked(context->ssl, settings->crl_file, reason)) {
         reason[0] = 0;
         ERR_clear_error();
         return context;
@@ -127,11 +142,31 @@ void tls_context_free(struct tls_context *context)
     free(context);
 }
 
+static int64_t seconds_until(const ASN1_TIME *time)
+{
+    int days, seconds;
+    if (!time || !ASN1_TIME_diff(&days, &seconds, NULL, time))
+        return INT64_MAX;
+    return (int64_t)days * 86400 + seconds;
+}
+
 int64_t tls_context_seconds_left(const struct tls_context *context)
 {
     const X509 *own = SSL_CTX_get0_certificate(context->ssl);
-    int days, seconds;
-    if (!own || !ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(own)))
-        return INT64_MAX;
-    return (int64_t)days * 86400 + seconds;
+    return own ? seconds_until(X509_get0_notAfter(own)) : INT64_MAX;
+}
+
+int64_t tls_context_crl_seconds_left(const struct tls_context *context)
+{
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(SSL_CTX_get_cert_store(context->ssl));
+    int64_t least = INT64_MAX;
+    for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
+        const X509_OBJECT *object = sk_X509_OBJECT_value(objects, i);
+        if (X509_OBJECT_get_type(object) != X509_LU_CRL)
+            continue;
+        int64_t left = seconds_until(
+            X509_CRL_get0_nextUpdate(X509_OBJECT_get0_X509_CRL((X509_OBJECT *)(uintptr_t)object)));
+        least = left < least ? left : least;
+    }
+    return least;
 }

@@ -32,6 +32,8 @@ struct tls_settings {
     const char *cert_file; /* the own certificate, then those between it and its authority. NULL:
                               none (a server needs one) */
     const char *key_file;  /* its private key; NULL: it is in cert_file */
+    const char *crl_file;  /* revocation lists (RFC 5280 section 5), of each authority in a peer's
+                              chain a valid one. NULL: a revoked certificate is as good as another */
 };
 
 struct tls_context;
@@ -47,6 +49,10 @@ void tls_context_free(struct tls_context *context);
 
 /* Seconds until the own certificate ends (below 0: it has ended); INT64_MAX without one. */
 int64_t tls_context_seconds_left(const struct tls_context *context);
+
+/* Seconds until the first of the revocation lists ends, after which every peer is refused; INT64_MAX
+ * without one. */
+int64_t tls_context_crl_seconds_left(const struct tls_context *context);
 
 /* One connection. host: the name or the numeric address that a server's certificate must be for;
  * NULL on the server's side. NULL when memory is out. A client's first bytes wait as output. */

@@ -75,15 +75,46 @@ static inline void pem_write(const char *path, X509 *certificate, EVP_PKEY *key)
     fclose(file);
 }
 
-/* A certificate and its key into one file. */
-static inline void identity_write(const char *path, const char *names, long seconds,
+/* A certificate and its key into one file; its serial number. */
+static inline long identity_write(const char *path, const char *names, long seconds,
                                   const struct authority *issuer)
 {
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *certificate = certificate_make(key, "a test", names, seconds, issuer);
+    long serial = ASN1_INTEGER_get(X509_get0_serialNumber(certificate));
     pem_write(path, certificate, key);
     X509_free(certificate);
     EVP_PKEY_free(key);
+    return serial;
+}
+
+/* What an authority has revoked: the certificate with that serial number, 0 none. seconds: from now
+ * to the list's end. appends: behind the lists that the file holds. */
+static inline void revocation_list_write(const char *path, const struct authority *issuer,
+                                         long serial, long seconds, bool appends)
+{
+    X509_CRL *list = X509_CRL_new();
+    ASN1_TIME *from = X509_gmtime_adj(NULL, -7200), *to = X509_gmtime_adj(NULL, seconds);
+    X509_CRL_set_version(list, 1);
+    X509_CRL_set_issuer_name(list, X509_get_subject_name(issuer->certificate));
+    X509_CRL_set1_lastUpdate(list, from);
+    X509_CRL_set1_nextUpdate(list, to);
+    if (serial != 0) {
+        X509_REVOKED *entry = X509_REVOKED_new();
+        ASN1_INTEGER *number = ASN1_INTEGER_new();
+        ASN1_INTEGER_set(number, serial);
+        X509_REVOKED_set_serialNumber(entry, number);
+        X509_REVOKED_set_revocationDate(entry, from);
+        ASN1_INTEGER_free(number);
+        cr_assert(X509_CRL_add0_revoked(list, entry));
+    }
+    cr_assert(X509_CRL_sign(list, issuer->key, EVP_sha256()) > 0);
+    FILE *file = fopen(path, appends ? "ae" : "we");
+    cr_assert(file != NULL && PEM_write_X509_CRL(file, list));
+    fclose(file);
+    ASN1_TIME_free(from);
+    ASN1_TIME_free(to);
+    X509_CRL_free(list);
 }
 
 #endif

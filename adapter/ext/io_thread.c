@@ -216,6 +216,7 @@ static bool copy_config(struct io_thread *io, const struct io_config *config)
     io->config.name = copy_string(config->name, &ok);
     io->config.secret_file = copy_string(config->secret_file, &ok);
     io->config.ca_file = copy_string(config->ca_file, &ok);
+    io->config.crl_file = copy_string(config->crl_file, &ok);
     io->config.cert_file = copy_string(config->cert_file, &ok);
     io->config.key_file = copy_string(config->key_file, &ok);
     io->config.program = copy_string(config->program, &ok);
@@ -228,6 +229,7 @@ static void free_config(struct io_config *config)
     free((char *)(uintptr_t)config->name);
     free((char *)(uintptr_t)config->secret_file);
     free((char *)(uintptr_t)config->ca_file);
+    free((char *)(uintptr_t)config->crl_file);
     free((char *)(uintptr_t)config->cert_file);
     free((char *)(uintptr_t)config->key_file);
     free((char *)(uintptr_t)config->program);

@@ -30,8 +30,9 @@ struct io_config {           /* strings are copied */
     const char *name;        /* shown by brokerctl sessions */
     const char *secret_file; /* or NULL */
     const char *ca_file;     /* of tls+tcp, each or NULL: who may have signed the broker's */
-    const char *cert_file;   /* certificate; the own one and its key, when the broker asks */
-    const char *key_file;    /* for them */
+    const char *crl_file;    /* certificate; what these have revoked; the own certificate */
+    const char *cert_file;   /* and its key, when the broker asks for one */
+    const char *key_file;
     const char *program;   /* the brokerd to start at url's path when nobody serves it (embedded.h);
                               NULL: never start one */
     size_t max_message;    /* inbound WebSocket message, bytes */

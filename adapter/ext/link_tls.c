@@ -10,8 +10,10 @@ enum { RECEIVE_SIZE = 64 * 1024 };
 const char *link_tls_begin(struct link *link)
 {
     const struct io_config *config = &link->io->config;
-    struct tls_settings settings = {
-        .ca_file = config->ca_file, .cert_file = config->cert_file, .key_file = config->key_file};
+    struct tls_settings settings = {.ca_file = config->ca_file,
+                                    .crl_file = config->crl_file,
+                                    .cert_file = config->cert_file,
+                                    .key_file = config->key_file};
     io_fork_guard(true);
     link->tls_context = tls_client_context_new(&settings, link->tls_reason);
     if (link->tls_context)

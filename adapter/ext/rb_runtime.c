@@ -60,6 +60,7 @@ static void configure(VALUE settings, struct io_config *config)
     config->name = string_setting(settings, "name");
     config->secret_file = string_setting(settings, "secret_file");
     config->ca_file = string_setting(settings, "ca_file");
+    config->crl_file = string_setting(settings, "crl_file");
     config->cert_file = string_setting(settings, "cert_file");
     config->key_file = string_setting(settings, "key_file");
     config->program = string_setting(settings, "program");

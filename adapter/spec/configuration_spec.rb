@@ -19,7 +19,7 @@ RSpec.describe Brokerd::Configuration do
   it "S-67 has the defaults that are documented" do
     values = described_class.names.reject { |name| name == :logger }.to_h { |name| [name, config.public_send(name)] }
     expect(values).to eq(
-      url: nil, secret_file: nil, ca_file: nil, cert_file: nil, key_file: nil, allowed_origins: nil, max_message: 262_144,
+      url: nil, secret_file: nil, ca_file: nil, crl_file: nil, cert_file: nil, key_file: nil, allowed_origins: nil, max_message: 262_144,
       max_pending: 1_048_576, ping: 40, pong_timeout: 20, stall_timeout: 30, callback_threads: 4, env: :full, deflate: false, io_uring: true,
       shutdown_timeout: 5, trust_proxy: false, on_gap: nil
     )

@@ -101,6 +101,19 @@ RSpec.describe "The link over tls+tcp" do
     expect(log.output + log.errors).to include("its certificate is refused: certificate has expired")
   end
 
+  it "refuses a broker's certificate that its authority has revoked, and takes the next one" do
+    tls_broker
+    revoked = authority.revoke(File.join(folder, "broker.pem"))
+    server = start_server(app, url: url, env: { "BROKERD_CA_FILE" => authority.file, "BROKERD_CRL_FILE" => revoked })
+    client = websocket(server: server).tap(&:receive)
+    wait_for("the line") { server.log.include?("TLS failed: its certificate is refused: certificate revoked") }
+    authority.issue("broker", "DNS:localhost")
+    broker.stop
+    broker.start
+    wait_for("the link") { server.log.include?("attached to #{url}") }
+    settle([client])
+  end
+
   it "says so when a key has no certificate" do
     log = ruby("Brokerd.publish('a', 'b')", url: url,
                env: { "BROKERD_KEY_FILE" => authority.issue("worker", "DNS:worker").last, "BROKERD_SHUTDOWN_TIMEOUT" => "1" })

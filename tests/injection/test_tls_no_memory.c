@@ -9,7 +9,7 @@
 #include <openssl/err.h>
 #include <string.h>
 
-static char dir[64], ca_path[96], cert_path[96];
+static char dir[64], ca_path[96], cert_path[96], crl_path[96];
 static struct authority ca;
 
 static void *openssl_malloc(size_t size, const char *file, int line)
@@ -47,9 +47,11 @@ static void begin(void)
     cr_assert(mkdtemp(dir) != NULL);
     snprintf(ca_path, sizeof(ca_path), "%s/ca.pem", dir);
     snprintf(cert_path, sizeof(cert_path), "%s/cert.pem", dir);
+    snprintf(crl_path, sizeof(crl_path), "%s/crl.pem", dir);
     ca = authority_make("the tests' authority");
     pem_write(ca_path, ca.certificate, NULL);
     identity_write(cert_path, "DNS:broker.test", 3600, &ca);
+    revocation_list_write(crl_path, &ca, 0, 3600, false);
 }
 
 static void end(void)
@@ -57,6 +59,7 @@ static void end(void)
     authority_free(&ca);
     remove(ca_path);
     remove(cert_path);
+    remove(crl_path);
     remove(dir);
 }
 
@@ -68,7 +71,8 @@ static bool contexts_open(void)
 {
     char why[2][TLS_REASON_MAX];
     contexts[0] = tls_server_context_new(&(struct tls_settings){.cert_file = cert_path}, why[0]);
-    contexts[1] = tls_client_context_new(&(struct tls_settings){.ca_file = ca_path}, why[1]);
+    contexts[1] = tls_client_context_new(
+        &(struct tls_settings){.ca_file = ca_path, .crl_file = crl_path}, why[1]);
     for (int i = 0; i < 2; i++)
         cr_assert(contexts[i] != NULL || why[i][0] != 0, "a refusal without a reason");
     return contexts[0] != NULL && contexts[1] != NULL;

@@ -297,7 +297,7 @@ static int run(const char *const *arguments, char *output, size_t size)
 Test(listen, option_errors_say_what_was_wrong_and_what_would_be_right)
 {
     static const struct {
-        const char *arguments[6], *text;
+        const char *arguments[8], *text;
     } cases[] = {
         {{NULL}, "--listen is missing"},
         {{"--listen", "http://x"}, "must begin with ipc://, tcp:// or tls+tcp://"},
@@ -311,6 +311,8 @@ Test(listen, option_errors_say_what_was_wrong_and_what_would_be_right)
         {{"--listen", "tls+tcp://127.0.0.1:7777"}, "give --tls-cert"},
         {{"--listen", "ipc:///tmp/x", "--tls-cert", "c"}, "which is missing"},
         {{"--listen", "ipc:///tmp/x", "--tls-key", "c"}, "which is missing"},
+        {{"--listen", "tls+tcp://127.0.0.1:0", "--tls-cert", "c", "--tls-client-crl", "l"},
+         "--tls-client-ca, which is missing"},
         {{"--listen", "ipc:///tmp/x", "--secret-file", "s", "--background"}, "must be absolute"},
         {{"--listen", "ipc:///tmp/x", "--journal-size", "3"}, "64K"},
         {{"--listen", "ipc:///tmp/x", "--max-message", "x"}, "8M"},

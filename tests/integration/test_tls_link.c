@@ -169,7 +169,7 @@ Test(tls_link, a_plain_link_to_a_tls_broker_is_told_what_to_change)
 
 static void start_with_wrong_host(void)
 {
-    prepare("DNS:elsewhere.test", 30 * 86400, NULL);
+    prepare("DNS:elsewhere.test", 30 * 86400, NULL, NULL);
     run();
 }
 
@@ -184,7 +184,7 @@ Test(tls_wrong_host, the_link_refuses_it, .init = start_with_wrong_host, .fini =
 
 static void start_expired(void)
 {
-    prepare("DNS:localhost", -60, NULL);
+    prepare("DNS:localhost", -60, NULL, NULL);
     run();
 }
 
@@ -201,7 +201,7 @@ Test(tls_expired, the_link_refuses_it, .init = start_expired, .fini = end, .time
 
 static void start_with_client_ca(void)
 {
-    prepare("DNS:localhost", 30 * 86400, ca_path);
+    prepare("DNS:localhost", 30 * 86400, ca_path, NULL);
     run();
 }
 
@@ -228,4 +228,58 @@ Test(tls_client, without_a_certificate_nobody_is_let_in)
     complains(&p, "TLS failed: it refused: ");
     io_thread_stop(p.io);
     broker_log_has(&b, "TLS failed: peer did not return a certificate");
+}
+
+static char crl_path[120];
+
+static void start_with_revoked(long seconds)
+{
+    prepare("DNS:localhost", 30 * 86400, ca_path, crl_path);
+    snprintf(crl_path, sizeof(crl_path), "%s/crl.pem", b.dir);
+    revocation_list_write(crl_path, &ca, 0, seconds, false);
+    run();
+}
+
+static void start_with_list(void)
+{
+    start_with_revoked(3600);
+}
+
+Test(tls_revoked, who_is_revoked_does_not_come_in_again, .init = start_with_list, .fini = end,
+     .timeout = 60)
+{
+    char own[120], others[120];
+    snprintf(own, sizeof(own), "%s/own.pem", b.dir);
+    snprintf(others, sizeof(others), "%s/others.pem", b.dir);
+    long serial = identity_write(own, "DNS:worker", 3600, &ca);
+    identity_write(others, "DNS:other", 3600, &ca);
+    struct process before, after, other;
+    struct io_config config = link_config(tls_url, ca_path, own);
+    process_start(&before, &config);
+    connects(&before);
+    revocation_list_write(crl_path, &ca, serial, 3600, false);
+    kill(b.pid, SIGHUP);
+    broker_log_has(&b, "read the certificate again");
+    process_start(&after, &config);
+    complains(&after, "TLS failed: it refused: ");
+    broker_log_has(&b, "TLS failed: its certificate is refused: certificate revoked");
+    config = link_config(tls_url, ca_path, others);
+    process_start(&other, &config);
+    connects(&other);
+    round_trip(&other, 5);
+    round_trip(&before, 5); /* who is in stays */
+    io_thread_stop(after.io);
+    io_thread_stop(other.io);
+    io_thread_stop(before.io);
+}
+
+static void start_with_old_list(void)
+{
+    start_with_revoked(-60);
+}
+
+Test(tls_revoked, of_a_list_that_has_expired_is_warned, .init = start_with_old_list, .fini = end,
+     .timeout = 60)
+{
+    broker_log_has(&b, "crl.pem has expired: every client is refused");
 }

@@ -17,12 +17,15 @@ static struct peer witness; /* must not notice anything */
 static int tls_port, tcp_port;
 static char ca_path[100], cert_path[100], tls_url[64], tcp_url[64];
 
-static inline void prepare(const char *names, long seconds, const char *client_ca)
+/* client_ca, client_crl: NULL, or which paths the broker is given for its clients. */
+static inline void prepare(const char *names, long seconds, const char *client_ca,
+                           const char *client_crl)
 {
-    broker_prepare(&b,
-                   (const char *[]){"--no-journal", "--log-level", "debug", "--listen", tls_url,
-                                    "--listen", tcp_url, "--tls-cert", cert_path,
-                                    client_ca != NULL ? "--tls-client-ca" : NULL, client_ca, NULL});
+    broker_prepare(&b, (const char *[]){"--no-journal", "--log-level", "debug", "--listen", tls_url,
+                                        "--listen", tcp_url, "--tls-cert", cert_path,
+                                        client_ca != NULL ? "--tls-client-ca" : NULL, client_ca,
+                                        client_crl != NULL ? "--tls-client-crl" : NULL, client_crl,
+                                        NULL});
     snprintf(ca_path, sizeof(ca_path), "%s/ca.pem", b.dir);
     snprintf(cert_path, sizeof(cert_path), "%s/cert.pem", b.dir);
     tls_port = free_port();
@@ -43,7 +46,7 @@ static inline void run(void)
 
 static inline void start(void)
 {
-    prepare("DNS:localhost,IP:127.0.0.1", 30 * 86400, NULL);
+    prepare("DNS:localhost,IP:127.0.0.1", 30 * 86400, NULL, NULL);
     run();
 }
 

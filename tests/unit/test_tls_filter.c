@@ -1,41 +1,14 @@
 /* The TLS filter, bytes by hand: two of them face each other, or one faces OpenSSL itself. */
-#include "../certificates.h"
+#include "tls_files.h"
 #include "tls_internal.h"
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 
-static char dir[64], ca_path[96], cert_path[96], path[96];
-static struct authority ca;
 static char reason[TLS_REASON_MAX];
 
-static const char *in_dir(const char *name)
-{
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    return path;
-}
-
-static void open_all(void)
-{
-    strcpy(dir, "/tmp/brokerd-tls-XXXXXX");
-    cr_assert(mkdtemp(dir) != NULL);
-    ca = authority_make("the tests' authority");
-    strcpy(ca_path, in_dir("ca.pem"));
-    pem_write(ca_path, ca.certificate, NULL);
-    strcpy(cert_path, in_dir("cert.pem"));
-    identity_write(cert_path, "DNS:broker.test,IP:127.0.0.1,IP:::1", 3600, &ca);
-}
-
-static void close_all(void)
-{
-    authority_free(&ca);
-    char command[96];
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
-    cr_assert_eq(system(command), 0);
-}
-
-TestSuite(tls_filter, .init = open_all, .fini = close_all, .timeout = 120);
+TestSuite(tls_filter, .init = files_make, .fini = files_remove, .timeout = 120);
 
 /* ---- a pair ---- */
 
@@ -336,6 +309,38 @@ Test(tls_filter, an_expired_certificate_is_refused)
     refused("broker.test", "its certificate is refused: certificate has expired", "it refused:");
 }
 
+Test(tls_filter, a_revoked_certificate_is_refused)
+{
+    long serial = identity_write(in_dir("revoked.pem"), "DNS:broker.test", 3600, &ca);
+    char list[96];
+    server_settings.cert_file = path;
+    strcpy(list, path);
+    strcat(list, ".crl");
+    client_settings.crl_file = list;
+    revocation_list_write(list, &ca, serial, 3600, false);
+    refused("broker.test", "its certificate is refused: certificate revoked", "it refused:");
+    revocation_list_write(list, &ca, serial, -60, false);
+    refused("broker.test", "its certificate is refused: CRL has expired", "it refused:");
+    struct authority other = authority_make("somebody else");
+    revocation_list_write(list, &other, 0, 3600, false);
+    authority_free(&other);
+    refused("broker.test", "its certificate is refused: unable to get certificate CRL",
+            "it refused:");
+}
+
+Test(tls_filter, a_certificate_that_the_list_does_not_name_is_taken)
+{
+    char list[96];
+    strcpy(list, in_dir("crl.pem"));
+    client_settings.crl_file = list;
+    revocation_list_write(list, &ca, 987654321, 3600, false);
+    struct pair p;
+    pair_open(&p, "broker.test", 0);
+    handshake(&p, SIZE_MAX);
+    cr_assert(tls_filter_is_open(p.client), "%s", tls_filter_reason(p.client));
+    pair_close(&p);
+}
+
 Test(tls_filter, a_certificate_of_an_unknown_authority_is_refused)
 {
     struct authority other = authority_make("somebody else");
@@ -559,59 +564,4 @@ Test(tls_filter, a_peer_that_asks_for_keys_and_does_not_read_is_bounded)
     tls_context_free(p.contexts[0]);
     tls_context_free(p.contexts[1]);
     raw_close(&r);
-}
-
-/* ---- files ---- */
-
-static void file_refused(const char *cert, const char *key, const char *authority, const char *text)
-{
-    struct tls_settings settings = {.cert_file = cert, .key_file = key, .ca_file = authority};
-    cr_assert(tls_server_context_new(&settings, reason) == NULL);
-    cr_assert(strstr(reason, text) != NULL, "%s", reason);
-    cr_assert(tls_client_context_new(&settings, reason) == NULL);
-    cr_assert(strstr(reason, text) != NULL, "%s", reason);
-}
-
-Test(tls_filter, a_file_that_cannot_be_used_is_named)
-{
-    char other[96];
-    strcpy(other, in_dir("other.pem"));
-    identity_write(other, "DNS:x", 3600, &ca);
-    file_refused("/nowhere/cert.pem", NULL, NULL,
-                 "the certificate /nowhere/cert.pem: No such file or directory");
-    file_refused(cert_path, "/nowhere/key.pem", NULL,
-                 "the private key /nowhere/key.pem: No such file or directory");
-    file_refused(cert_path, NULL, "/nowhere/ca.pem",
-                 "the CA file /nowhere/ca.pem: No such file or directory");
-    file_refused(cert_path, other, NULL, "key values mismatch");
-    file_refused(NULL, other, NULL, "has no certificate beside it");
-    strcpy(other, in_dir("garbage.pem"));
-    FILE *file = fopen(other, "we");
-    fputs("no certificate\n", file);
-    fclose(file);
-    file_refused(other, NULL, NULL, "garbage.pem: no start line");
-    file_refused(cert_path, NULL, other, "garbage.pem: no certificate or crl found");
-}
-
-Test(tls_filter, a_key_behind_a_passphrase_is_refused_without_asking)
-{
-    EVP_PKEY *key = EVP_EC_gen("P-256");
-    FILE *file = fopen(in_dir("locked.pem"), "we");
-    PEM_write_PrivateKey(file, key, EVP_aes_128_cbc(), (const unsigned char *)"word", 4, NULL,
-                         NULL);
-    EVP_PKEY_free(key);
-    fclose(file);
-    file_refused(cert_path, path, NULL, "the private key");
-}
-
-Test(tls_filter, the_end_of_the_own_certificate_is_known)
-{
-    struct tls_settings settings = {.cert_file = cert_path};
-    struct tls_context *context = tls_server_context_new(&settings, reason);
-    cr_assert_leq(tls_context_seconds_left(context), 3600);
-    cr_assert_gt(tls_context_seconds_left(context), 3500);
-    tls_context_free(context);
-    context = tls_client_context_new(&(struct tls_settings){.ca_file = ca_path}, reason);
-    cr_assert_eq(tls_context_seconds_left(context), INT64_MAX);
-    tls_context_free(context);
 }

@@ -12,6 +12,7 @@ module Brokerd
   # | `url` | the broker: `ipc:///path`, `tcp://host:port`, `tls+tcp://host:port` | a broker of the application's own |
   # | `secret_file` | file with the secret shared with the broker | none |
   # | `ca_file` | certificates that may sign the broker's, for `tls+tcp://` | the system's |
+  # | `crl_file` | revocation lists in which the broker's certificate must not be | none |
   # | `cert_file` | this process's own certificate, for a broker that asks for one (`--tls-client-ca`) | none |
   # | `key_file` | its private key | in `cert_file` |
   # | `allowed_origins` | pages that may open WebSockets: nil the request's own host, `:any`, a String, a Regexp, or a list | nil |
@@ -36,6 +37,7 @@ module Brokerd
       url: [:url, nil],
       secret_file: [:file, nil],
       ca_file: [:file, nil],
+      crl_file: [:file, nil],
       cert_file: [:file, nil],
       key_file: [:file, nil],
       allowed_origins: [:origins, nil],
@@ -100,8 +102,7 @@ module Brokerd
     # @api private
     # The extension's share, checked as far as it can be without connecting.
     def runtime
-      files = { secret_file: readable(:secret_file), ca_file: readable(:ca_file),
-                cert_file: readable(:cert_file), key_file: readable(:key_file) }
+      files = %i[secret_file ca_file crl_file cert_file key_file].to_h { |name| [name, readable(name)] }
       if files[:key_file] && !files[:cert_file]
         raise ConfigurationError, "#{label(:key_file)} is set, but the certificate it belongs to is not: set cert_file too"
       end

@@ -23,7 +23,26 @@ module Support
       [write("#{name}.pem", issued.to_pem), write("#{name}.key", key.to_pem)]
     end
 
+    # @param certificates [Array<String>] files of certificates that are good no longer
+    # @return [String] the file of the list
+    def revoke(*certificates)
+      list = OpenSSL::X509::CRL.new
+      list.version = 1
+      list.issuer = @certificate.subject
+      list.last_update = Time.now - 7200
+      list.next_update = Time.now + 3600
+      certificates.each { |file| list.add_revoked(revoked(OpenSSL::X509::Certificate.new(File.read(file)))) }
+      write("crl.pem", list.sign(@key, OpenSSL::Digest.new("SHA256")).to_pem)
+    end
+
     private
+
+    def revoked(certificate)
+      OpenSSL::X509::Revoked.new.tap do |entry|
+        entry.serial = certificate.serial
+        entry.time = Time.now - 7200
+      end
+    end
 
     def certificate(subject, key, seconds, extensions)
       made = OpenSSL::X509::Certificate.new
