@@ -50,8 +50,8 @@ void tls_context_free(struct tls_context *context);
 /* Seconds until the own certificate ends (below 0: it has ended); INT64_MAX without one. */
 int64_t tls_context_seconds_left(const struct tls_context *context);
 
-/* Seconds until the first of the revocation lists ends, after which every peer is refused; INT64_MAX
- * without one. */
+/* Seconds until the first of the revocation lists ends, after which every peer is refused;
+ * INT64_MAX without one. */
 int64_t tls_context_crl_seconds_left(const struct tls_context *context);
 
 /* One connection. host: the name or the numeric address that a server's certificate must be for;
