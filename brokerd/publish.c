@@ -20,10 +20,10 @@ struct delivery {
 };
 
 /* A session that wants the channel, once, however many of its subscriptions match. */
-static void note_match(struct subscription *subscription, void *context)
+static void note_match(void *subscriber, void *context)
 {
     struct delivery *d = context;
-    struct session *s = subscription->context;
+    struct session *s = subscriber;
     if (s == NULL || s->mode == SESSION_ENDED || /* NULL: interest that lingers */
         s->match_serial == d->server->match_serial)
         return;

@@ -12,6 +12,7 @@
 #include "nng_dial.h"
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,9 +151,12 @@ static void subscribe(uint64_t count)
         for (uint32_t i = 0; reply.status == 0 && i < reply.records && count > 0; i++) {
             struct record record;
             memcpy(&record, at, sizeof(record));
-            const char *payload = (const char *)at + sizeof(record) + record.channel_length;
+            const char *name = (const char *)at + sizeof(record);
+            const char *payload = name + record.channel_length;
             int length = (int)(record.size - sizeof(record)) - record.channel_length;
-            if (record.type == MESSAGE && count--)
+            bool ours = record.channel_length == strlen(channel) &&
+                        memcmp(name, channel, record.channel_length) == 0;
+            if (record.type == MESSAGE && ours && count--)
                 printf("%llu %.*s\n", (unsigned long long)record.id, length, payload);
             else if (record.type == GAP)
                 fprintf(stderr, "nng_client: messages %llu to %llu are lost\n",

@@ -1,23 +1,7 @@
-#include "subscriptions.h"
 #include "glob.h"
-#include "hash.h"
-#include "hash_index.h"
-#include "subscription_keys.h"
+#include "subscriptions_internal.h"
 #include <assert.h>
 #include <stdlib.h>
-
-struct subscriptions {
-    struct hash_seed seed;
-    struct hash_index channels; /* struct channel by name */
-    struct hash_index patterns; /* struct pattern by text: to find one, not to match */
-    struct pattern_index *index;
-    struct key_memory memory;
-    unsigned matching; /* look-ups under way: nothing may be changed */
-    uint32_t weak_all, weak_each;
-    size_t subscriptions;
-    size_t bytes; /* of subscriptions, without those in their keys */
-    uint64_t lookups;
-};
 
 /* A key's own subscription is in use when it has a subscriber. */
 static void free_subscription(struct subscription *s)
@@ -28,7 +12,7 @@ static void free_subscription(struct subscription *s)
         free(s);
 }
 
-static uint64_t hash_of_key(uintptr_t ref, const void *context)
+uint64_t subscriptions_hash_of_key(uintptr_t ref, const void *context)
 {
     const struct subscription_key *key = (const struct subscription_key *)ref;
 
@@ -47,9 +31,10 @@ struct subscriptions *subscriptions_new(const uint8_t seed[16])
         free(table);
         return NULL;
     }
-    hash_index_init(&table->channels, hash_of_key, &table->seed, KEY_MATCH_AT);
-    hash_index_init(&table->patterns, hash_of_key, &table->seed, KEY_MATCH_AT);
+    hash_index_init(&table->channels, subscriptions_hash_of_key, &table->seed, KEY_MATCH_AT);
+    hash_index_init(&table->patterns, subscriptions_hash_of_key, &table->seed, KEY_MATCH_AT);
     key_memory_init(&table->memory);
+    audience_cache_init(&table->busy);
     table->weak_all = 4096;
     table->weak_each = 64;
     return table;
@@ -76,33 +61,15 @@ void subscriptions_free(struct subscriptions *table)
     hash_index_release(&table->channels);
     hash_index_release(&table->patterns);
     pattern_index_free(table->index);
+    audience_cache_release(&table->busy);
     free(table);
-}
-
-static inline bool is_named(const struct subscription_key *key, const void *name, size_t length)
-{
-    return key->length == length && memcmp(key_text(key), name, length) == 0;
-}
-
-static struct subscription_key *find_key(const struct hash_index *keys, uint64_t hash,
-                                         const void *name, size_t length)
-{
-    struct hash_cursor cursor;
-    uintptr_t ref = hash_index_first(keys, hash, &cursor);
-
-    for (; ref != 0; ref = hash_index_next(&cursor)) {
-        struct subscription_key *key = (struct subscription_key *)ref;
-        if (is_named(key, name, length))
-            return key;
-    }
-    return NULL;
 }
 
 struct subscription_key *subscriptions_key(struct subscriptions *table, const void *name,
                                            size_t length, bool is_pattern)
 {
-    return find_key(is_pattern ? &table->patterns : &table->channels,
-                    hash_bytes(&table->seed, name, length), name, length);
+    return subscriptions_find_key(is_pattern ? &table->patterns : &table->channels,
+                                  hash_bytes(&table->seed, name, length), name, length);
 }
 
 /* Walks the shorter of the two lists on which the subscription would be. */
@@ -169,6 +136,13 @@ static void remove_key(struct subscriptions *table, struct subscription_key *key
     hash_index_remove(key->is_pattern ? &table->patterns : &table->channels,
                       hash_bytes(&table->seed, key->name, key->length), (uintptr_t)key);
     key_free(&table->memory, key);
+}
+
+/* Who receives a channel's messages has changed or is about to. */
+static void forget_audience(struct subscriptions *table, const struct subscription_key *key)
+{
+    if (!key->is_pattern && table->busy.count > 0)
+        audience_cache_forget(&table->busy, hash_bytes(&table->seed, key_text(key), key->length));
 }
 
 static void link_in(struct subscription *s, struct subscription_key *key,
@@ -269,6 +243,7 @@ enum status subscriptions_subscribe(struct subscriptions *table, const void *nam
     }
     s->context = context;
     link_in(s, key, subscriber);
+    forget_audience(table, key);
     table->subscriptions++;
     *result = s;
     *created = true;
@@ -283,40 +258,13 @@ void subscriptions_remove(struct subscriptions *table, struct subscription *subs
     if (table->matching > 0)
         return;
     link_out(subscription);
+    forget_audience(table, key);
     if (subscription != &key->own)
         table->bytes -= key_allocated(sizeof(*subscription));
     free_subscription(subscription);
     table->subscriptions--;
     if (key->count == 0)
         remove_key(table, key);
-}
-
-/* Of fewer channels many look-ups cost no less together than one by one. */
-enum { AHEAD_FROM = 16 };
-
-void subscriptions_look_ahead(const struct subscriptions *table, struct subscriptions_ahead *ahead,
-                              size_t count)
-{
-    struct hash_cursor cursor;
-    uint64_t hashes[SUBSCRIPTIONS_AHEAD];
-    bool looks = table->channels.entries >= AHEAD_FROM;
-
-    for (size_t i = 0; i < count; i++) {
-        ahead[i].likely = NULL;
-        ahead[i].is_looked_up = looks;
-    }
-    if (!looks)
-        return;
-    for (size_t i = 0; i < count; i++) {
-        hashes[i] = hash_bytes(&table->seed, ahead[i].channel, ahead[i].length);
-        __builtin_prefetch(hash_index_place(&table->channels, hashes[i]));
-    }
-    for (size_t i = 0; i < count; i++) { /* by now the first places have come */
-        uintptr_t ref = hash_index_first(&table->channels, hashes[i], &cursor);
-        ahead[i].likely = (struct subscription_key *)ref;
-        if (ref != 0)
-            __builtin_prefetch((const char *)ref + KEY_MATCH_AT);
-    }
 }
 
 struct match_keys {
@@ -331,17 +279,11 @@ static void on_pattern_key(struct pattern *pattern, void *context)
     match->callback(&pattern->key, match->context);
 }
 
-/* key: the channel's own, or NULL. */
-static void match_from(struct subscriptions *table, struct subscription_key *key,
-                       const void *channel, size_t length, struct match_keys *match)
+void subscriptions_match_patterns(struct subscriptions *table, const void *channel, size_t length,
+                                  subscriptions_key_fn callback, void *context)
 {
-    table->lookups++;
-    table->matching++;
-    if (key != NULL)
-        match->callback(key, match->context);
-    if (table->patterns.entries > 0)
-        pattern_index_match(table->index, channel, length, on_pattern_key, match);
-    table->matching--;
+    pattern_index_match(table->index, channel, length, on_pattern_key,
+                        &(struct match_keys){callback, context});
 }
 
 void subscriptions_match_keys(struct subscriptions *table, const void *channel, size_t length,
@@ -349,7 +291,13 @@ void subscriptions_match_keys(struct subscriptions *table, const void *channel, 
 {
     struct subscription_key *key = subscriptions_key(table, channel, length, false);
 
-    match_from(table, key, channel, length, &(struct match_keys){callback, context});
+    table->lookups++;
+    table->matching++;
+    if (key != NULL)
+        callback(key, context);
+    if (table->patterns.entries > 0)
+        subscriptions_match_patterns(table, channel, length, callback, context);
+    table->matching--;
 }
 
 struct match_subscriptions {
@@ -370,18 +318,6 @@ void subscriptions_match(struct subscriptions *table, const void *channel, size_
 {
     subscriptions_match_keys(table, channel, length, on_key,
                              &(struct match_subscriptions){callback, context});
-}
-
-void subscriptions_match_ahead(struct subscriptions *table, const struct subscriptions_ahead *ahead,
-                               subscriptions_match_fn callback, void *context)
-{
-    struct subscription_key *key = ahead->likely;
-
-    if (!ahead->is_looked_up ||
-        (key != NULL && !is_named(key, ahead->channel, ahead->length))) /* a tag that agrees */
-        key = subscriptions_key(table, ahead->channel, ahead->length, false);
-    match_from(table, key, ahead->channel, ahead->length,
-               &(struct match_keys){on_key, &(struct match_subscriptions){callback, context}});
 }
 
 static void each_key(uintptr_t ref, void *context)
@@ -413,7 +349,8 @@ void subscriptions_stats(const struct subscriptions *table, struct subscriptions
         .weak_patterns = patterns.weak,
         .subscriptions = table->subscriptions,
         .bytes = sizeof(*table) + table->bytes + table->channels.bytes + table->patterns.bytes +
-                 patterns.bytes + key_memory_bytes(&table->memory),
+                 patterns.bytes + key_memory_bytes(&table->memory) +
+                 audience_cache_bytes(&table->busy),
         .lookups = table->lookups,
         .candidates = patterns.candidates,
     };

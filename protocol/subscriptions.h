@@ -101,10 +101,12 @@ typedef void (*subscriptions_match_fn)(struct subscription *subscription, void *
 void subscriptions_match(struct subscriptions *table, const void *channel, size_t length,
                          subscriptions_match_fn callback, void *context);
 
-/* A channel that is about to be looked up; the last two are the table's. */
+/* A channel that is about to be looked up; the others are the table's. */
 struct subscriptions_ahead {
     const void *channel;
     size_t length;
+    uint64_t hash;
+    const struct audience *audience; /* when it is known, then the rest is not */
     struct subscription_key *likely; /* the first key with the same tag, or NULL */
     bool is_looked_up;
 };
@@ -113,14 +115,21 @@ struct subscriptions_ahead {
  * Begins to look up as many as SUBSCRIPTIONS_AHEAD channels, all at once: with a million channels a
  * look-up alone waits twice for memory. To be followed by subscriptions_match_ahead for each,
  * before the table is changed. Costs next to nothing while the table is small.
+ *
+ * Whom a busy channel goes to is kept in a cache (audience_cache.h), under the channel's hash: of
+ * two channels whose 64 bits agree, one may be taken for the other if nobody has subscribed to it,
+ * so that who receives messages compares names, too. A channel that is subscribed to is never
+ * taken for another. In a table that is looked up so, a subscription's context is not to be
+ * changed.
  */
 enum { SUBSCRIPTIONS_AHEAD = 32 };
-void subscriptions_look_ahead(const struct subscriptions *table, struct subscriptions_ahead *ahead,
+void subscriptions_look_ahead(struct subscriptions *table, struct subscriptions_ahead *ahead,
                               size_t count);
 
-/* As subscriptions_match. */
+/* Calls back with the context of each subscription that subscriptions_match would call back for. */
+typedef void (*subscriptions_context_fn)(void *subscription_context, void *context);
 void subscriptions_match_ahead(struct subscriptions *table, const struct subscriptions_ahead *ahead,
-                               subscriptions_match_fn callback, void *context);
+                               subscriptions_context_fn callback, void *context);
 
 /* As subscriptions_match, once for each key. */
 typedef void (*subscriptions_key_fn)(struct subscription_key *key, void *context);

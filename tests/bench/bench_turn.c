@@ -15,15 +15,15 @@
 #include <string.h>
 
 enum {
-    SETS = 64, /* different SUBMITs, so that many channels have their turn */
     SUBSCRIBERS_MAX = 64,
     NAMES_AT_ONCE = 2000, /* of one SUBMIT that subscribes */
     READ_SIZE_MAX = 1 << 20,
     IN_MAX = 64 << 20
 };
 
-static unsigned subscribers = 1, channels = 1, size = 64, batch = WIRE_BATCH_SIZE, parts = 40;
-static uint64_t spent; /* ns within turns, of the part at hand */
+static unsigned subscribers = 1, channels = 1, size = 64, batch = WIRE_BATCH_SIZE, parts = 40,
+                sets_count = 64; /* different SUBMITs, so that many channels have their turn */
+static uint64_t spent;           /* ns within turns, of the part at hand */
 
 static _Noreturn void give_up(const char *what)
 {
@@ -157,15 +157,16 @@ static void subscribe_to_all(struct peer *p)
 
 /* ---- what is measured ---- */
 
-static struct {
+static struct set {
     uint8_t *bytes;
     size_t length;
-} sets[SETS];
+} * sets;
 
 static void make_sets(uint32_t records)
 {
     uint8_t *payload = calloc(1, size);
-    for (uint32_t n = 0; n < SETS; n++) {
+    sets = calloc(sets_count, sizeof(*sets));
+    for (uint32_t n = 0; n < sets_count; n++) {
         sets[n].bytes = malloc(records * wire_record_size(16, size));
         for (uint32_t i = 0; i < records; i++) {
             uint64_t spread = ((uint64_t)n * records + i) * 2654435761u; /* prime */
@@ -212,13 +213,13 @@ static void measure(struct peer *publisher, struct peer *receivers)
     make_sets(records);
     for (unsigned part = 0; part <= parts; part++) { /* the first warms up */
         spent = 0;
-        for (unsigned n = 0; n < SETS; n++)
+        for (unsigned n = 0; n < sets_count; n++)
             publish_set(publisher, receivers, n, records);
         if (part > 0)
-            ns[part - 1] = (double)spent / SETS / records;
+            ns[part - 1] = (double)spent / sets_count / records;
     }
     for (unsigned i = 0; i < subscribers; i++)
-        if (receivers[i].messages != (uint64_t)(parts + 1) * SETS * records)
+        if (receivers[i].messages != (uint64_t)(parts + 1) * sets_count * records)
             give_up("a subscriber did not get every message");
     qsort(ns, parts, sizeof(*ns), compare);
     printf("%u bytes, 1 -> %u, %u channels, SUBMITs of %u bytes: %.1f ns a message (the smallest "
@@ -232,6 +233,7 @@ static const char help[] = "Usage: bench_turn [option ...]\n"
                            "  --channels N     channels used, all subscribed by all (default 1)\n"
                            "  --size N         bytes of a payload (default 64)\n"
                            "  --batch N        bytes of a SUBMIT (default 131072)\n"
+                           "  --sets N         different SUBMITs, sent in turn (default 64)\n"
                            "  --parts N        measured one by one (default 40)\n";
 
 static void parse(int argc, char **argv)
@@ -240,11 +242,12 @@ static void parse(int argc, char **argv)
                                             {"channels", required_argument, NULL, 'c'},
                                             {"size", required_argument, NULL, 'z'},
                                             {"batch", required_argument, NULL, 'b'},
+                                            {"sets", required_argument, NULL, 'n'},
                                             {"parts", required_argument, NULL, 'p'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
-    unsigned *const numbers[] = {
-        ['s'] = &subscribers, ['c'] = &channels, ['z'] = &size, ['b'] = &batch, ['p'] = &parts};
+    unsigned *const numbers[] = {['s'] = &subscribers, ['c'] = &channels,   ['z'] = &size,
+                                 ['b'] = &batch,       ['n'] = &sets_count, ['p'] = &parts};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 'h' || option == '?') {
@@ -253,7 +256,8 @@ static void parse(int argc, char **argv)
         }
         *numbers[option] = (unsigned)strtoul(optarg, NULL, 10);
     }
-    if (optind < argc || subscribers > SUBSCRIBERS_MAX || channels == 0 || parts == 0) {
+    if (optind < argc || subscribers > SUBSCRIBERS_MAX || channels == 0 || parts == 0 ||
+        sets_count == 0) {
         fputs(help, stderr);
         exit(2);
     }
@@ -278,8 +282,9 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < subscribers; i++)
         buffer_release(&receivers[i].in);
     buffer_release(&publisher.in);
-    for (unsigned n = 0; n < SETS; n++)
+    for (unsigned n = 0; n < sets_count; n++)
         free(sets[n].bytes);
+    free(sets);
     server_close(&in_process);
     return 0;
 }
