@@ -19,6 +19,10 @@ enum {
 };
 
 static const char *const channels[] = {"a", "b", "a.x", "a.y", "news.sport", "news.spurt", ""};
+/* Enough for look-ups ahead, and for audiences that are known. */
+static const char *const rooms[] = {"r00", "r01", "r02", "r03", "r04", "r05", "r06", "r07",
+                                    "r08", "r09", "r10", "r11", "r12", "r13", "r14", "r15",
+                                    "r16", "r17", "r18", "r19", "r20", "r21", "r22", "r23"};
 static const char *const patterns[] = {"a.*", "*", "news.sp[ou]rt", "?", "a[", "[^a]", "n*t", "b"};
 
 #define COUNT(list) (sizeof(list) / sizeof(*(list)))
@@ -28,6 +32,11 @@ static struct {
     uint8_t bytes[PENDING_MAX]; /* of a message that was sent in part */
     size_t length;
 } pending[PEERS];
+
+static const char *some_channel(void)
+{
+    return chance(3) ? rooms[pick(COUNT(rooms))] : channels[pick(COUNT(channels))];
+}
 
 static const char *some_name(bool *is_pattern)
 {
@@ -39,7 +48,7 @@ static const char *some_name(bool *is_pattern)
         long_name[length] = 0;
         return long_name;
     }
-    return *is_pattern ? patterns[pick(COUNT(patterns))] : channels[pick(COUNT(channels))];
+    return *is_pattern ? patterns[pick(COUNT(patterns))] : some_channel();
 }
 
 struct writing { /* a request that is put together in `message` */
@@ -71,6 +80,14 @@ static void add_names(struct writing *w, unsigned count, bool may_remove)
     }
 }
 
+static void add_rooms(struct writing *w)
+{
+    for (size_t i = 0; i < COUNT(rooms); i++)
+        add_record(w, &(struct wire_record){.type = WIRE_SUBSCRIBE,
+                                            .channel = (const uint8_t *)rooms[i],
+                                            .channel_length = (uint16_t)strlen(rooms[i])});
+}
+
 static void add_publishes(struct writing *w, unsigned count)
 {
     static const uint8_t filling[8192] = "payload";
@@ -79,7 +96,7 @@ static void add_publishes(struct writing *w, unsigned count)
     if (chance(10))
         sequence = known > 3 ? known - pick(3) : known + pick(4);
     for (unsigned i = 0; i < count; i++) {
-        const char *channel = channels[pick(COUNT(channels))];
+        const char *channel = some_channel();
         add_record(w, &(struct wire_record){.type = chance(300) ? WIRE_SUBSCRIBE : WIRE_PUBLISH,
                                             .flags = (uint8_t)pick(3),
                                             .origin = origin,
@@ -121,6 +138,8 @@ static void make_attach(struct writing *w)
     wire_attach_encode(w->body, &attach);
     w->length = wire_attach_size(&attach);
     add_names(w, pick(5), chance(20));
+    if (chance(6))
+        add_rooms(w);
 }
 
 static void make_fetch(struct writing *w, int peer)
