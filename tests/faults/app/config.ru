@@ -4,10 +4,14 @@ require "json"
 require_relative "publisher"
 require_relative "watch"
 
-# The clients' subscription has no block: messages go to the browser without Ruby.
+# The clients' subscription has no block: messages go to the browser without Ruby. Nobody publishes to the rooms; with them the
+# broker has enough channels to keep in mind whom those that are published to go to, and that changes as processes come and go.
 class Member
+  ROOMS = Array.new(20) { |n| "room:#{n}" }.freeze
+
   def on_open(client)
     client.subscribe(Publisher::CHANNEL)
+    ROOMS.each { |room| client.subscribe(room) }
   end
 end
 
