@@ -252,15 +252,28 @@ static bool take_out(struct audience_cache *cache, struct audience_set *set, uns
     return true;
 }
 
+/* Who came first is not of interest, and would make many lists of one. */
+static void sort(void **sorted, void *const *contexts, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t at = i;
+        for (; at > 0 && (uintptr_t)sorted[at - 1] > (uintptr_t)contexts[i]; at--)
+            sorted[at] = sorted[at - 1];
+        sorted[at] = contexts[i];
+    }
+}
+
 void audience_cache_put(struct audience_cache *cache, uint64_t hash, void *const *contexts,
                         size_t count)
 {
+    void *sorted[AUDIENCE_MAX];
     struct audience *audience;
 
     consider_size(cache);
     if (cache->count == 0 || count > AUDIENCE_MAX)
         return;
-    audience = provide_audience(cache, contexts, count);
+    sort(sorted, contexts, count);
+    audience = provide_audience(cache, sorted, count);
     if (audience == NULL)
         return;
     struct audience_set *set = audience_cache_set(cache, hash);

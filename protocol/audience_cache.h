@@ -63,7 +63,8 @@ void audience_cache_release(struct audience_cache *cache);
  * size; a cache that is much too large for them is given back. */
 void audience_cache_begin(struct audience_cache *cache, size_t lookups, size_t channels);
 
-/* Puts the audience of a channel into the cache, which has no word for the hash yet. */
+/* Puts the audience of a channel into the cache, which has no word for the hash yet. The order of
+ * the contexts does not matter and is not kept. */
 void audience_cache_put(struct audience_cache *cache, uint64_t hash, void *const *contexts,
                         size_t count);
 

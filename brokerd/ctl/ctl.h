@@ -15,7 +15,7 @@ enum { CTL_BENCH_WORKERS_MAX = 256 };
 struct ctl_options {
     const char *url;         /* --url, else BROKERD_URL, else the application's own socket */
     const char *secret_file; /* NULL: none */
-    const char *ca_file, *cert_file, *key_file; /* of tls+tcp; NULL: ctl_tls.h */
+    const char *ca_file, *crl_file, *cert_file, *key_file; /* of tls+tcp; NULL: ctl_tls.h */
     unsigned timeout_ms;
     bool json, lines, binary, verbose;
     unsigned publishers, subscribers; /* bench: processes, at most CTL_BENCH_WORKERS_MAX each */

@@ -43,7 +43,8 @@ static const char *reason(int error, const char *url)
     case NNG_EPEERAUTH:
     case NNG_ECRYPTO: /* libnng tells no more */
         return "TLS failed: its certificate is refused (--ca-file names who may have signed it; it "
-               "must be for the URL's host, by name), or it refused us, which its log tells";
+               "must be for the URL's host, by name, and in no list of --crl-file, which must not "
+               "have expired), or it refused us, which its log tells";
     default:
         return nng_strerror(error);
     }

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PEM_MAX = 256 * 1024 };
+enum { PEM_MAX = 256 * 1024, AUTHORITIES_MAX = 1024 * 1024 };
 
 static const char scheme[] = "tls+tcp://";
 
@@ -50,7 +50,7 @@ static int fail_file(const char *option, const char *path, int error)
 }
 
 /* The whole of a PEM file as a string; false after one printed line. */
-static bool slurp(const char *option, const char *path, char out[PEM_MAX])
+static bool slurp(const char *option, const char *path, char *out, size_t size)
 {
     FILE *file = fopen(path, "re");
     if (file == NULL) {
@@ -58,17 +58,43 @@ static bool slurp(const char *option, const char *path, char out[PEM_MAX])
         return false;
     }
     setvbuf(file, NULL, _IONBF, 0); /* no copy of a key in a stdio buffer */
-    size_t length = fread(out, 1, PEM_MAX - 1, file);
+    size_t length = fread(out, 1, size - 1, file);
+    const char *fault = ferror(file) ? strerror(errno) : feof(file) ? NULL : "it is too long";
     fclose(file);
     out[length] = 0;
-    return true;
+    if (fault != NULL)
+        ctl_fail("the file of %s, %s, cannot be used: %s", option, path, fault);
+    return fault == NULL;
+}
+
+/* Who may have signed the broker's certificate, and which of theirs are revoked. */
+static int authorities(nng_tls_config *config, const struct ctl_options *options)
+{
+    static char chain[AUTHORITIES_MAX], lists[PEM_MAX];
+    const char *file = options->ca_file != NULL ? options->ca_file : system_authorities();
+    int error;
+    if (file == NULL)
+        return ctl_fail("no certificate authorities are known on this system: name those that may "
+                        "have signed the broker's certificate with --ca-file FILE");
+    if (options->crl_file == NULL) {
+        error = nng_tls_config_ca_file(config, file);
+        return error == 0 ? CTL_DONE : fail_file("--ca-file", file, error);
+    }
+    if (!slurp("--ca-file", file, chain, sizeof(chain)) ||
+        !slurp("--crl-file", options->crl_file, lists, sizeof(lists)))
+        return CTL_FAILED;
+    if ((error = nng_tls_config_ca_chain(config, chain, NULL)) != 0) /* alone: it is to be blamed */
+        return fail_file("--ca-file", file, error);
+    error = nng_tls_config_ca_chain(config, chain, lists);
+    return error == 0 ? CTL_DONE : fail_file("--crl-file", options->crl_file, error);
 }
 
 static int own_certificate(nng_tls_config *config, const struct ctl_options *options)
 {
     static char cert[PEM_MAX], key[PEM_MAX];
     const char *key_file = options->key_file != NULL ? options->key_file : options->cert_file;
-    if (!slurp("--cert-file", options->cert_file, cert) || !slurp("--key-file", key_file, key))
+    if (!slurp("--cert-file", options->cert_file, cert, sizeof(cert)) ||
+        !slurp("--key-file", key_file, key, sizeof(key)))
         return CTL_FAILED;
     int error = nng_tls_config_own_cert(config, cert, key, NULL);
     OPENSSL_cleanse(cert, sizeof(cert));
@@ -79,16 +105,11 @@ static int own_certificate(nng_tls_config *config, const struct ctl_options *opt
 static int fill(nng_tls_config *config, const struct ctl_options *options)
 {
     char host[256];
-    int error;
-    const char *authorities = options->ca_file != NULL ? options->ca_file : system_authorities();
-    if (authorities == NULL)
-        return ctl_fail("no certificate authorities are known on this system: name those that may "
-                        "have signed the broker's certificate with --ca-file FILE");
-    if ((error = nng_tls_config_ca_file(config, authorities)) != 0)
-        return fail_file("--ca-file", authorities, error);
+    if (authorities(config, options) != CTL_DONE)
+        return CTL_FAILED;
     if (options->cert_file != NULL && own_certificate(config, options) != CTL_DONE)
         return CTL_FAILED;
-    error = nng_tls_config_auth_mode(config, NNG_TLS_AUTH_MODE_REQUIRED);
+    int error = nng_tls_config_auth_mode(config, NNG_TLS_AUTH_MODE_REQUIRED);
     if (error == 0 && host_of(options->url, host, sizeof(host)))
         error = nng_tls_config_server_name(config, host);
     if (error == 0)

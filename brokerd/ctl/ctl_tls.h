@@ -2,7 +2,8 @@
 #define BROKERCTL_CTL_TLS_H
 
 /* TLS for tls+tcp://, by libnng: the broker's certificate is checked against --ca-file, else the
- * system's authorities, and against the URL's host; --cert-file and --key-file are our own. */
+ * system's authorities, their revocation lists in --crl-file, and the URL's host; --cert-file and
+ * --key-file are our own. */
 #include "ctl.h"
 #include <nng/nng.h>
 

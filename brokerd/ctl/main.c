@@ -64,6 +64,7 @@ static void help(void)
          "  --secret-file FILE  the broker's secret; else BROKERD_SECRET_FILE\n"
          "  --ca-file FILE      tls+tcp: who may have signed the broker's certificate; else\n"
          "                      BROKERD_CA_FILE, else the system's authorities\n"
+         "  --crl-file FILE     tls+tcp: their revocation lists; else BROKERD_CRL_FILE\n"
          "  --cert-file FILE    tls+tcp: our own certificate; else BROKERD_CERT_FILE\n"
          "  --key-file FILE     its key; else BROKERD_KEY_FILE, else in the same file\n"
          "  --timeout SECONDS   how long to wait for an answer (5)\n"
@@ -137,6 +138,7 @@ static int parse(struct ctl_options *options, int argc, char **argv)
         URL = 256,
         SECRET_FILE,
         CA_FILE,
+        CRL_FILE,
         CERT_FILE,
         KEY_FILE,
         TIMEOUT,
@@ -150,6 +152,7 @@ static int parse(struct ctl_options *options, int argc, char **argv)
         {"url", required_argument, NULL, URL},
         {"secret-file", required_argument, NULL, SECRET_FILE},
         {"ca-file", required_argument, NULL, CA_FILE},
+        {"crl-file", required_argument, NULL, CRL_FILE},
         {"cert-file", required_argument, NULL, CERT_FILE},
         {"key-file", required_argument, NULL, KEY_FILE},
         {"timeout", required_argument, NULL, TIMEOUT},
@@ -177,6 +180,9 @@ static int parse(struct ctl_options *options, int argc, char **argv)
             break;
         case CA_FILE:
             options->ca_file = optarg;
+            break;
+        case CRL_FILE:
+            options->crl_file = optarg;
             break;
         case CERT_FILE:
             options->cert_file = optarg;
@@ -251,6 +257,7 @@ int main(int argc, char **argv)
     struct ctl_options options = {.url = setting("BROKERD_URL"),
                                   .secret_file = setting("BROKERD_SECRET_FILE"),
                                   .ca_file = setting("BROKERD_CA_FILE"),
+                                  .crl_file = setting("BROKERD_CRL_FILE"),
                                   .cert_file = setting("BROKERD_CERT_FILE"),
                                   .key_file = setting("BROKERD_KEY_FILE"),
                                   .timeout_ms = 5000,

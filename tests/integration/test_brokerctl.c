@@ -484,7 +484,13 @@ static void start_with_tls(void)
     struct authority ca = authority_make("the tests' authority");
     struct authority foreign = authority_make("somebody else");
     pem_write(ca_path, ca.certificate, NULL);
-    identity_write(cert_path, "DNS:localhost", 86400, &ca);
+    long serial = identity_write(cert_path, "DNS:localhost", 86400, &ca);
+    snprintf(other, sizeof(other), "%s/revoked.crl", b.dir);
+    revocation_list_write(other, &ca, serial, 86400, false);
+    snprintf(other, sizeof(other), "%s/none_revoked.crl", b.dir);
+    revocation_list_write(other, &ca, 0, 86400, false);
+    snprintf(other, sizeof(other), "%s/expired.crl", b.dir);
+    revocation_list_write(other, &ca, 0, -3600, false);
     snprintf(other, sizeof(other), "%s/own.pem", b.dir);
     identity_write(other, "DNS:brokerctl", 86400, &ca);
     snprintf(other, sizeof(other), "%s/other.pem", b.dir);
@@ -507,6 +513,23 @@ Test(brokerctl_tls, publishes_with_the_right_files)
     expect_status(0);
     cr_assert(strstr(ctl.out, tls_url) != NULL || strstr(ctl.out, "brokerd") != NULL, "%s",
               ctl.out);
+}
+
+Test(brokerctl_tls, a_revoked_broker_is_refused)
+{
+    run_tls("--ca-file ca.pem --crl-file none_revoked.crl --cert-file own.pem publish news hello");
+    expect_status(0);
+    run_tls("--ca-file ca.pem --crl-file revoked.crl --cert-file own.pem publish news hello");
+    expect_failure(1, "certificate is refused", "--crl-file", NULL);
+    run("BROKERD_CRL_FILE=revoked.crl brokerctl --url %s --ca-file ca.pem --cert-file own.pem ping",
+        tls_url);
+    expect_failure(1, "certificate is refused", NULL);
+    run_tls("--ca-file ca.pem --crl-file expired.crl --cert-file own.pem publish news hello");
+    expect_failure(1, "certificate is refused", NULL);
+    run_tls("--ca-file ca.pem --crl-file ca.pem --cert-file own.pem publish news hello");
+    expect_failure(1, "the file of --crl-file, ca.pem, cannot be used", NULL);
+    run_tls("--ca-file ca.pem --crl-file none.crl --cert-file own.pem publish news hello");
+    expect_failure(1, "none.crl", "No such file", NULL);
 }
 
 Test(brokerctl_tls, an_authority_that_did_not_sign_is_told)

@@ -46,6 +46,28 @@ Test(audience_cache, what_was_put_is_found_until_it_is_forgotten)
     audience_cache_release(&cache);
 }
 
+Test(audience_cache, who_came_first_makes_no_other_audience)
+{
+    struct audience_cache cache;
+    void *members[] = {&people[3], &people[1], &people[4], &people[2]};
+
+    audience_cache_init(&cache);
+    audience_cache_begin(&cache, 1, 100);
+    for (uint64_t i = 0; i < 24; i++) { /* all orders, and some twice */
+        void *last = members[3];
+        memmove(&members[1], &members[0], 3 * sizeof(*members));
+        members[0] = last;
+        if (i % 4 == 3) {
+            members[0] = members[i % 3 + 1];
+            members[i % 3 + 1] = last;
+        }
+        audience_cache_put(&cache, i, members, 4);
+    }
+    cr_assert_eq(cache.numbers_used, 1);
+    cr_assert_eq(audience_cache_find(&cache, 0)->contexts[3], &people[4]);
+    audience_cache_release(&cache);
+}
+
 /* Bits that a set's place needs, the number's, those above, and those of the other half. */
 Test(audience_cache, a_hash_that_differs_in_one_bit_is_another)
 {
