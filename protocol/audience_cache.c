@@ -7,8 +7,9 @@ enum {
     SETS_LEAST = 64, /* a page */
     NUMBERS_LEAST = 16,
     NUMBERS_MOST = 1 << 16,
-    CHANNELS_A_SET = 4,     /* on average, when it does not grow any more */
-    SETS_A_CHANNEL_MOST = 2 /* else it is given back */
+    CHANNELS_A_SET = 4,          /* on average, when it does not grow any more */
+    SETS_A_CHANNEL_MOST = 2,     /* else it is given back */
+    GIVEN_BACK_AT_ONCE = 1 << 20 /* bytes: some 60 us; 16 MiB take a millisecond */
 };
 
 static uint64_t hash_of_contexts(void *const *contexts, size_t count)
@@ -44,6 +45,18 @@ static size_t audience_bytes(size_t count)
     return sizeof(struct audience) + count * sizeof(void *);
 }
 
+/* Of the sets that were replaced, so many bytes from their end. */
+static void give_back(struct audience_cache *cache, size_t bytes)
+{
+    if (bytes > cache->replaced_bytes)
+        bytes = cache->replaced_bytes;
+    if (bytes == 0)
+        return;
+    cache->replaced_bytes -= bytes;
+    cache->bytes -= bytes;
+    munmap((uint8_t *)cache->replaced + cache->replaced_bytes, bytes);
+}
+
 /* Of that many sets instead of those that there are, with nothing in them; false, and nothing
  * changed, when memory is out. Pages that nobody has touched take neither memory nor time. */
 static bool replace_sets(struct audience_cache *cache, size_t count)
@@ -56,9 +69,9 @@ static bool replace_sets(struct audience_cache *cache, size_t count)
         if (sets == MAP_FAILED)
             return false;
     }
-    if (cache->count > 0)
-        munmap(cache->sets, sets_bytes(cache));
-    cache->bytes -= sets_bytes(cache);
+    give_back(cache, cache->replaced_bytes); /* if that is not done yet */
+    cache->replaced = cache->sets;
+    cache->replaced_bytes = sets_bytes(cache);
     cache->sets = sets;
     cache->count = count;
     cache->bytes += sets_bytes(cache);
@@ -194,6 +207,7 @@ static void resize(struct audience_cache *cache, size_t count)
 void audience_cache_release(struct audience_cache *cache)
 {
     resize(cache, 0);
+    give_back(cache, cache->replaced_bytes);
     free_unused(cache);
     hash_index_release(&cache->audiences);
     free(cache->numbers);
@@ -206,6 +220,8 @@ void audience_cache_begin(struct audience_cache *cache, size_t lookups, size_t c
     cache->channels = channels;
     if (cache->unused != NULL)
         free_unused(cache);
+    if (cache->replaced_bytes > 0)
+        give_back(cache, GIVEN_BACK_AT_ONCE);
     if (cache->count > SETS_LEAST && cache->count > SETS_A_CHANNEL_MOST * channels)
         audience_cache_release(cache);
 }

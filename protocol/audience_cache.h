@@ -42,6 +42,8 @@ union audience_slot {
 struct audience_cache {
     struct audience_set *sets;
     size_t count;                      /* of sets, a power of two, or 0 */
+    struct audience_set *replaced;     /* the former ones, which are given back bit by bit */
+    size_t replaced_bytes;             /* that are left of them */
     union audience_slot *numbers;      /* from 1 on */
     size_t numbers_room, numbers_used; /* with those given back */
     size_t number_free;                /* the latest given back, or 0 */
@@ -63,8 +65,8 @@ void audience_cache_release(struct audience_cache *cache);
  * size; a cache that is much too large for them is given back. */
 void audience_cache_begin(struct audience_cache *cache, size_t lookups, size_t channels);
 
-/* Puts the audience of a channel into the cache, which has no word for the hash yet. The order of
- * the contexts does not matter and is not kept. */
+/* Puts the audience of a channel into the cache, in place of one that is there for the hash. The
+ * order of the contexts does not matter and is not kept. */
 void audience_cache_put(struct audience_cache *cache, uint64_t hash, void *const *contexts,
                         size_t count);
 

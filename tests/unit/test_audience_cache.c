@@ -202,6 +202,27 @@ Test(audience_cache, it_becomes_as_large_as_what_is_busy)
     cr_assert_eq(audience_cache_bytes(&cache), 0);
 }
 
+Test(audience_cache, what_it_grew_out_of_is_given_back_bit_by_bit)
+{
+    struct audience_cache cache;
+    uint64_t state = 1;
+    size_t left;
+
+    audience_cache_init(&cache);
+    while (cache.count < 65536) { /* each of another channel: they push one another out */
+        audience_cache_begin(&cache, 1, 1000000);
+        put(&cache, random_hash(&state), 1);
+    }
+    cr_assert_eq(cache.replaced_bytes, 2 << 20);
+    while ((left = cache.replaced_bytes) > 0) {
+        audience_cache_begin(&cache, 1, 1000000);
+        cr_assert_eq(left - cache.replaced_bytes, 1 << 20);
+    }
+    cr_assert_eq(cache.sets[65535].low[7], 0, "the new ones are still there");
+    audience_cache_release(&cache);
+    cr_assert_eq(audience_cache_bytes(&cache), 0);
+}
+
 /* However many names are published to: those nobody wants are not in it. */
 Test(audience_cache, it_does_not_become_larger_than_the_channels_need)
 {
