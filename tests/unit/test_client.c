@@ -163,6 +163,7 @@ Test(client, RFC_6455_5_5_3_a_flood_of_pings_is_answered_for_the_latest_only)
     harness_leave(&p);
 }
 
+/* The half of the message that stands behind the last ping is more than a socket keeps. */
 Test(client, at_most_one_pong_stands_in_the_queue)
 {
     enum { SIZE = 4000000, PART = 200000, PARTS = SIZE / PART };
@@ -173,16 +174,18 @@ Test(client, at_most_one_pong_stands_in_the_queue)
     unsigned pongs = 0;
     cr_assert(commands_write(p.client, frame_binary(data, SIZE)));
     harness_expect(p.fd, "\x82\x7f\0\0\0\0\0\x3d\x09\0", 10);
-    for (unsigned i = 0; i < PARTS; i++) {
-        harness_send_frame(p.fd, WS_PING, "p", 1);
+    for (unsigned i = 0; i < PARTS / 2; i++) {
+        harness_send_frame(p.fd, WS_PING, i < PARTS / 2 - 1 ? "p" : "z", 1);
+        harness_send_text(p.fd, "the ping is read");
+        harness_expect_message(io, "the ping is read", false);
         harness_read(p.fd, data, PART);
     }
-    harness_send_frame(p.fd, WS_PING, "z", 1);
+    harness_read(p.fd, data, SIZE - PARTS / 2 * PART);
     do {
         harness_read(p.fd, data, 3);
         pongs++;
     } while (data[2] != 'z');
-    cr_assert_leq(pongs, 3);
+    cr_assert_leq(pongs, 2, "one in the queue and the latest behind it, not %u", pongs);
     free(data);
     harness_leave(&p);
 }
