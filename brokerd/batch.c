@@ -9,7 +9,12 @@
  * and runs straight from the ring. A run that is small is copied to the scratch buffer, behind the
  * one before: that costs less than an iovec of its own in the kernel.
  */
-enum { COPY_MAX = 512, REST_MAX = WIRE_BATCH_SIZE / 4 };
+enum {
+    COPY_MAX = 512,
+    REST_MAX = WIRE_BATCH_SIZE / 4,
+    JOINED = 2 * WIRE_BATCH_SIZE, /* queued bytes that are sent at once in any case */
+    TURN_LARGE = 64 * 1024        /* bytes read in a turn: more of them are under way */
+};
 
 struct batch {
     struct iovec *iov;
@@ -136,9 +141,28 @@ static bool has_credit_too_many(const struct session *s)
            s->queued_bytes + backlog > WIRE_SMALL_BATCH;
 }
 
+/*
+ * Each write wakes the peer, which costs as much as dozens of messages. So as long as turns bring
+ * much, and much more of it each time for this session, two batches go out together; the next turn
+ * comes at once.
+ */
+static bool waits_for_more(struct session *s)
+{
+    bool waits = s->server->turn_bytes >= TURN_LARGE && s->queued_bytes < JOINED &&
+                 s->queued_bytes >= s->held_bytes + WIRE_BATCH_SIZE / 2 && s->credit_count > 1 &&
+                 s->mode == SESSION_LIVE && s->gap_last == 0 && s->engine == NULL &&
+                 connection_takes_batch(s->connection);
+    s->held_bytes = waits ? s->queued_bytes : 0;
+    return waits;
+}
+
 void session_flush(struct session *s)
 {
     bool is_full = false;
+    if (waits_for_more(s)) {
+        session_hold(s);
+        return;
+    }
     while (s->credit_count > 0 && session_has_output(s) && connection_takes_batch(s->connection)) {
         if (is_full && is_rest(s)) {
             session_hold(s);

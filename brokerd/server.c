@@ -214,7 +214,9 @@ static bool is_over(struct server *server)
 
 bool server_turn(struct server *server, bool waits)
 {
+    uint64_t before = server->counters.bytes_in;
     event_base_loop(server->base, EVLOOP_ONCE | (waits ? 0 : EVLOOP_NONBLOCK));
+    server->turn_bytes = server->counters.bytes_in - before;
     server->now = clock_ms();
     bool more = catchup_step(server);
     more |= flush(server);

@@ -111,6 +111,7 @@ struct server {
     int64_t idle_since;    /* when the last session ended (or the start) */
     int64_t accept_paused; /* until then no accept: descriptors ran out; 0 not paused */
     int64_t drain_until;   /* 0 until a signal asks to end */
+    uint64_t turn_bytes;   /* read in this turn */
     struct log_limit accept_limit;
     struct counters counters;
 };

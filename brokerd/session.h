@@ -89,6 +89,7 @@ struct session {
     struct run *runs; /* RUNS_MAX, a ring */
     uint32_t run_start, run_count;
     uint64_t queued_bytes;
+    uint64_t held_bytes; /* that were queued when it last waited for more; 0: it does not wait */
 
     struct credit credits[CREDITS_MAX]; /* a ring */
     uint32_t credit_start, credit_count;
@@ -157,8 +158,9 @@ void session_mark_dirty(struct session *s);
 void session_hold(struct session *s);
 
 /* Answers credits as long as there is something to send and the socket takes it; a small rest
- * behind a full batch is held. When more than WIRE_SMALL_BATCH bytes are to be sent, credits above
- * WIRE_FULL_CREDITS are answered first, with empty batches. */
+ * behind a full batch is held, and so is less than two batches while much comes in for it. When
+ * more than WIRE_SMALL_BATCH bytes are to be sent, credits above WIRE_FULL_CREDITS are answered
+ * first, with empty batches. */
 void session_flush(struct session *s);
 
 /* Answers the oldest credit with an empty batch: a heartbeat or one credit too many (STATUS_OK), or
