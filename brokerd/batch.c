@@ -149,9 +149,7 @@ static bool has_credit_too_many(const struct session *s)
 static bool waits_for_more(struct session *s)
 {
     bool waits = s->server->turn_bytes >= TURN_LARGE && s->queued_bytes < JOINED &&
-                 s->queued_bytes >= s->held_bytes + WIRE_BATCH_SIZE / 2 && s->credit_count > 1 &&
-                 s->mode == SESSION_LIVE && s->gap_last == 0 && s->engine == NULL &&
-                 connection_takes_batch(s->connection);
+                 s->queued_bytes >= s->held_bytes + WIRE_BATCH_SIZE / 2 && s->credit_count > 1;
     s->held_bytes = waits ? s->queued_bytes : 0;
     return waits;
 }

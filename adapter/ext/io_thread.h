@@ -18,7 +18,7 @@
  * clients of the parent count as closed, commands to it are refused and io_thread_stop does
  * nothing.
  */
-#include "mailbox.h"
+#include "callback_pool.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

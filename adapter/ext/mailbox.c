@@ -1,147 +1,6 @@
 #include "mailbox.h"
-#include "descriptors.h"
-#include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
+#include "mailbox_internal.h"
 #include <stdlib.h>
-#include <unistd.h>
-
-enum { LATE_CHECKS = 5 }; /* a mailbox that waited for so many checks needs one more thread */
-
-struct callback_pool {
-    pthread_mutex_t lock;
-    struct mailbox *first_ready; /* each holds a reference */
-    struct mailbox *last_ready;
-    size_t block_limit;
-    uint64_t dropped;    /* atomic */
-    uint32_t references; /* atomic: one of the owner, one of each mailbox */
-    unsigned threads;    /* that entered */
-    unsigned sleepers;   /* threads that were told NULL and not woken since */
-    unsigned checks;     /* made so far */
-    unsigned takes;      /* made so far */
-    unsigned takes_then; /* at the last check */
-    int fd;              /* the pipe: a token, one byte, wakes one thread; -1 once it is closed */
-    int write_fd;
-    unsigned waking; /* atomic: threads that write tokens without the lock */
-};
-
-struct mailbox {
-    struct callback_pool *pool;
-    uintptr_t owner;
-    struct mailbox *next_ready;
-    struct callback *first;
-    struct callback *last;
-    void (*notify)(void *);
-    void *notify_context;
-    uint32_t references; /* atomic */
-    unsigned length;     /* written under the lock, read anywhere */
-    unsigned below;
-    unsigned ready_at; /* pool->checks when it came into the ready list */
-    bool busy; /* in the ready list or running: its reference is with that list or that thread */
-};
-
-static void pool_unref(struct callback_pool *pool)
-{
-    if (__atomic_sub_fetch(&pool->references, 1, __ATOMIC_ACQ_REL) != 0)
-        return;
-    pthread_mutex_destroy(&pool->lock);
-    free(pool);
-}
-
-/* A pipe and no eventfd: of several threads that read from it, a write wakes one; from an eventfd
- * it wakes all, and all but one go back to sleep. */
-static bool open_pipe(struct callback_pool *pool)
-{
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC) != 0)
-        return false;
-    pool->fd = fds[0];
-    pool->write_fd = fds[1];
-    if (descriptors_add(fds[0]) && descriptors_add(fds[1]) &&
-        fcntl(fds[1], F_SETFL, O_NONBLOCK) == 0)
-        return true;
-    descriptors_close(fds[0], false);
-    descriptors_close(fds[1], false);
-    return false;
-}
-
-struct callback_pool *callback_pool_new(size_t block_limit)
-{
-    struct callback_pool *pool = calloc(1, sizeof(*pool));
-    if (pool == NULL)
-        return NULL;
-    pool->references = 1;
-    pool->block_limit = block_limit;
-    if (!open_pipe(pool)) {
-        free(pool);
-        return NULL;
-    }
-    pthread_mutex_init(&pool->lock, NULL);
-    return pool;
-}
-
-static struct callback *pop(struct mailbox *m);
-
-void callback_pool_free(struct callback_pool *pool)
-{
-    if (pool == NULL)
-        return;
-    pthread_mutex_lock(&pool->lock);
-    int fd = pool->fd, write_fd = pool->write_fd;
-    pool->fd = pool->write_fd = -1;
-    struct mailbox *ready = pool->first_ready;
-    pool->first_ready = pool->last_ready = NULL;
-    pthread_mutex_unlock(&pool->lock);
-    while (__atomic_load_n(&pool->waking, __ATOMIC_ACQUIRE) > 0)
-        sched_yield();
-    descriptors_close(write_fd, false);
-    descriptors_close(fd, false);
-    while (ready != NULL) {
-        struct mailbox *m = ready;
-        struct callback *c;
-        ready = m->next_ready;
-        while ((c = pop(m)) != NULL)
-            callback_free(c);
-        m->busy = false;
-        mailbox_unref(m);
-    }
-    pool_unref(pool);
-}
-
-int callback_pool_fd(const struct callback_pool *pool)
-{
-    return pool->fd;
-}
-
-uint64_t callback_pool_dropped(const struct callback_pool *pool)
-{
-    return __atomic_load_n(&pool->dropped, __ATOMIC_RELAXED);
-}
-
-/* Gives the lock back and wakes n sleepers: in this order, since it is the first thing that a woken
- * thread wants. Only sleepers are woken, so the pipe's 64 KiB never fill up. */
-static void unlock_and_wake(struct callback_pool *pool, unsigned n)
-{
-    int fd = pool->write_fd;
-    bool wakes = n > 0 && fd >= 0;
-    if (wakes)
-        __atomic_add_fetch(&pool->waking, 1, __ATOMIC_ACQUIRE);
-    pthread_mutex_unlock(&pool->lock);
-    if (!wakes)
-        return;
-    for (; n > 0; n--) {
-        ssize_t ignored = write(fd, "", 1);
-        (void)ignored;
-    }
-    __atomic_sub_fetch(&pool->waking, 1, __ATOMIC_RELEASE);
-}
-
-void callback_pool_wake(struct callback_pool *pool, unsigned n)
-{
-    pthread_mutex_lock(&pool->lock);
-    pool->sleepers -= n < pool->sleepers ? n : pool->sleepers;
-    unlock_and_wake(pool, n);
-}
 
 struct mailbox *mailbox_new(struct callback_pool *pool, uintptr_t owner)
 {
@@ -165,7 +24,7 @@ void mailbox_unref(struct mailbox *m)
 {
     if (m == NULL || __atomic_sub_fetch(&m->references, 1, __ATOMIC_ACQ_REL) != 0)
         return;
-    pool_unref(m->pool);
+    callback_pool_unref(m->pool);
     free(m);
 }
 
@@ -202,99 +61,6 @@ void mailbox_notify_below(struct mailbox *m, unsigned below, void (*notify)(void
     m->notify_context = context;
     notify_if_below(m);
     pthread_mutex_unlock(&m->pool->lock);
-}
-
-static void make_ready(struct mailbox *m)
-{
-    struct callback_pool *pool = m->pool;
-    m->next_ready = NULL;
-    m->ready_at = pool->checks;
-    if (pool->last_ready == NULL)
-        pool->first_ready = m;
-    else
-        pool->last_ready->next_ready = m;
-    pool->last_ready = m;
-}
-
-/* Whether a sleeper was counted as woken: a token is to be written for it. */
-static bool take_sleeper(struct callback_pool *pool)
-{
-    if (pool->sleepers == 0)
-        return false;
-    pool->sleepers--;
-    return true;
-}
-
-/* For work that waits. A thread that is awake looks for more before it sleeps: a second one would
- * only wait for the first one's interpreter lock. callback_pool_check sees to the case that it is
- * held up. */
-static bool take_first_sleeper(struct callback_pool *pool)
-{
-    return pool->first_ready != NULL && pool->threads <= pool->sleepers && take_sleeper(pool);
-}
-
-void callback_pool_enter(struct callback_pool *pool)
-{
-    pthread_mutex_lock(&pool->lock);
-    pool->threads++;
-    pthread_mutex_unlock(&pool->lock);
-}
-
-void callback_pool_leave(struct callback_pool *pool)
-{
-    pthread_mutex_lock(&pool->lock);
-    pool->threads--;
-    unlock_and_wake(pool, take_first_sleeper(pool));
-}
-
-void callback_pool_rouse(struct callback_pool *pool)
-{
-    uint8_t token;
-    ssize_t ignored = 0;
-
-    pthread_mutex_lock(&pool->lock);
-    bool has_token = pool->sleepers == 0; /* all sleepers were woken: one token is this thread's */
-    if (!has_token)
-        pool->sleepers--;
-    pthread_mutex_unlock(&pool->lock);
-    if (has_token)
-        ignored = read(pool->fd, &token, sizeof(token));
-    (void)ignored;
-}
-
-static bool is_behind(const struct callback_pool *pool)
-{
-    return pool->first_ready != NULL && pool->sleepers > 0;
-}
-
-void callback_pool_hurry(struct callback_pool *pool)
-{
-    pthread_mutex_lock(&pool->lock);
-    unlock_and_wake(pool, is_behind(pool) && take_sleeper(pool));
-}
-
-bool callback_pool_dispatch(struct callback_pool *pool)
-{
-    pthread_mutex_lock(&pool->lock);
-    bool wakes = take_first_sleeper(pool);
-    bool behind = is_behind(pool);
-    pool->takes_then = pool->takes;
-    unlock_and_wake(pool, wakes);
-    return behind;
-}
-
-bool callback_pool_check(struct callback_pool *pool)
-{
-    pthread_mutex_lock(&pool->lock);
-    pool->checks++;
-    bool behind = is_behind(pool);
-    bool wakes = behind &&
-                 (pool->takes == pool->takes_then ||
-                  pool->checks - pool->first_ready->ready_at > LATE_CHECKS) &&
-                 take_sleeper(pool);
-    pool->takes_then = pool->takes;
-    unlock_and_wake(pool, wakes);
-    return behind;
 }
 
 static void append(struct mailbox *m, struct callback *c)
@@ -405,7 +171,7 @@ bool mailbox_post(struct mailbox *m, enum callback_kind kind, struct block *bloc
         if (!m->busy) {
             m->busy = true;
             mailbox_ref(m);
-            make_ready(m);
+            callback_pool_append(pool, m);
         }
         c = NULL;
     }
@@ -415,8 +181,7 @@ bool mailbox_post(struct mailbox *m, enum callback_kind kind, struct block *bloc
     return !closed;
 }
 
-/* Under the lock: the oldest callback, or NULL. */
-static struct callback *pop(struct mailbox *m)
+struct callback *mailbox_pop(struct mailbox *m)
 {
     struct callback *c = m->first;
     if (c == NULL)
@@ -430,27 +195,10 @@ static struct callback *pop(struct mailbox *m)
     return c;
 }
 
-struct mailbox *callback_pool_take(struct callback_pool *pool, struct callback **callback)
-{
-    pthread_mutex_lock(&pool->lock);
-    struct mailbox *m = pool->first_ready;
-    if (m == NULL) {
-        pool->sleepers++;
-    } else {
-        pool->first_ready = m->next_ready;
-        if (pool->first_ready == NULL)
-            pool->last_ready = NULL;
-        *callback = pop(m);
-        pool->takes++;
-    }
-    pthread_mutex_unlock(&pool->lock);
-    return m;
-}
-
 struct callback *mailbox_next(struct mailbox *m)
 {
     pthread_mutex_lock(&m->pool->lock);
-    struct callback *c = pop(m);
+    struct callback *c = mailbox_pop(m);
     m->pool->takes += c != NULL;
     pthread_mutex_unlock(&m->pool->lock);
     return c;
@@ -462,7 +210,7 @@ void mailbox_done(struct mailbox *m)
     pthread_mutex_lock(&pool->lock);
     bool more = m->first != NULL;
     if (more)
-        make_ready(m);
+        callback_pool_append(pool, m);
     else
         m->busy = false;
     pthread_mutex_unlock(&pool->lock);

@@ -2,17 +2,13 @@
 #define ADAPTER_MAILBOX_H
 
 /*
- * What the I/O thread hands to the callback threads. Each client has a mailbox, so has each block
- * that is subscribed outside a client, and one more carries notices (log lines, interest for
- * engines). The callbacks of one mailbox run in order and never two at a time; different mailboxes
- * run side by side.
+ * What the I/O thread hands to the callback threads (callback_pool.h). Each client has a mailbox,
+ * so has each block that is subscribed outside a client, and one more carries notices (log lines,
+ * interest for engines). The callbacks of one mailbox run in order and never two at a time;
+ * different mailboxes run side by side.
  *
- * A mailbox with work stands in the pool's ready list, once. A callback thread takes a mailbox,
- * runs one callback (or a few) and gives it back; callback_pool_dispatch wakes a thread through the
- * pool's pipe, if all sleep. One short pthread mutex per pool guards
- * it all; it is never held while a callback runs, so a callback may post, subscribe, publish.
- *
- * Any thread may post. After fork the child forgets the pool (io_thread.h).
+ * Any thread may post. The pool's lock guards what waits; it is never held while a callback runs,
+ * so a callback may post, subscribe, publish.
  */
 #include "message.h"
 #include <stdbool.h>
@@ -76,50 +72,6 @@ struct callback {
 void callback_free(struct callback *c);
 
 struct callback_pool;
-
-/* limit: bytes that may wait for one block before its oldest are dropped. NULL: no memory or no
- * pipe (errno tells). Its ends are in the descriptor table. */
-struct callback_pool *callback_pool_new(size_t block_limit);
-
-/* Closes the pipe and frees what waits. No thread may be in callback_pool_take any more.
- * Mailboxes that are still referenced stay valid; what is posted to them from now on is refused. */
-void callback_pool_free(struct callback_pool *pool);
-
-/* The descriptor that a callback thread blocks in read() on (one byte) when take gave NULL: take
- * then counts the thread as asleep, and only sleepers are woken. */
-int callback_pool_fd(const struct callback_pool *pool);
-
-/*
- * A thread that runs callbacks tells the pool of its coming and going, so that the pool knows how
- * many are awake: while one is, further work wakes no second one (in Ruby that would only wait for
- * the first one's interpreter lock). Without these calls every mailbox that becomes ready wakes
- * one.
- */
-void callback_pool_enter(struct callback_pool *pool);
-void callback_pool_leave(struct callback_pool *pool); /* awake, or after callback_pool_rouse */
-
-/* For a thread that was told NULL and did not read a byte from the descriptor after that: it is
- * awake again. */
-void callback_pool_rouse(struct callback_pool *pool);
-
-/*
- * Wakes a thread if work waits and all sleep. Whoever posts calls it afterwards, once for all that
- * was posted together. Returns whether work waits while threads sleep: then callback_pool_check is
- * to be called in a millisecond.
- */
-bool callback_pool_dispatch(struct callback_pool *pool);
-
-/* Wakes one more thread when those that are awake took nothing since the last check, or what waits
- * has waited for five checks. Returns whether to check again in a millisecond. */
-bool callback_pool_check(struct callback_pool *pool);
-
-/* Wakes one thread for what waits, whoever else is awake: for those who will not call
- * callback_pool_check. */
-void callback_pool_hurry(struct callback_pool *pool);
-
-/* Wakes n threads that block in read, for instance to end them. */
-void callback_pool_wake(struct callback_pool *pool, unsigned n);
-
 struct mailbox;
 
 /* A new empty mailbox with one reference. owner: the embedding's handle of the client (the gem: its
@@ -135,9 +87,9 @@ unsigned mailbox_length(const struct mailbox *m);
 /*
  * Posts one callback; block and message are given as references that the callback takes over. false
  * when memory is out (the references are given back all the same). Wakes nobody: see
- * callback_pool_dispatch. A DELIVERY past the block's
- * limit drops the oldest deliveries of that block and leaves one CALLBACK_DROPPED in their place. A
- * DRAINED behind a DRAINED that still waits says nothing new and is left out (true).
+ * callback_pool_dispatch. A DELIVERY past the block's limit drops the oldest deliveries of that
+ * block and leaves one CALLBACK_DROPPED in their place. A DRAINED behind a DRAINED that still waits
+ * says nothing new and is left out (true).
  */
 bool mailbox_post(struct mailbox *m, enum callback_kind kind, struct block *block,
                   struct message *message, uint64_t first, uint64_t last);
@@ -151,22 +103,12 @@ bool mailbox_post(struct mailbox *m, enum callback_kind kind, struct block *bloc
  */
 void mailbox_notify_below(struct mailbox *m, unsigned below, void (*notify)(void *), void *context);
 
-/*
- * Takes the next mailbox that has work and is not running: returns it with a reference and
- * *callback set to its oldest callback (now the caller's to run and free); NULL when nothing is
- * ready. The mailbox counts as running until mailbox_done.
- */
-struct mailbox *callback_pool_take(struct callback_pool *pool, struct callback **callback);
-
 /* The next callback of the same running mailbox without giving it back, or NULL when it has none.
  */
 struct callback *mailbox_next(struct mailbox *m);
 
 /* The taken mailbox is not running any more: it goes to the end of the ready list if it has work,
- * and the reference from take is given back. */
+ * and the reference from callback_pool_take is given back. */
 void mailbox_done(struct mailbox *m);
-
-/* Deliveries dropped so far because a block's limit was reached. Any thread. */
-uint64_t callback_pool_dropped(const struct callback_pool *pool);
 
 #endif

@@ -10,9 +10,9 @@
  * the structs behind those objects (the handles of mailboxes and blocks), never their VALUEs, so
  * that compaction may move the objects.
  */
+#include "callback_pool.h"
 #include "client.h"
 #include "io_thread.h"
-#include "mailbox.h"
 #include "status.h"
 #include <ruby.h>
 #include <stdbool.h>

@@ -2,11 +2,11 @@
  * position never goes back within an epoch, nothing at or below a label is delivered, and no byte
  * of the publish buffer is given back twice. The hub and the mailboxes are the real ones. */
 #include "bytes.h"
+#include "callback_pool.h"
 #include "fuzz.h"
 #include "hub_internal.h"
 #include "io_internal.h"
 #include "link_internal.h"
-#include "mailbox.h"
 #include "sp.h"
 #include <errno.h>
 #include <fcntl.h>

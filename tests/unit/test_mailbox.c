@@ -1,4 +1,4 @@
-#include "mailbox.h"
+#include "callback_pool.h"
 #include <criterion/criterion.h>
 #include <poll.h>
 #include <pthread.h>
