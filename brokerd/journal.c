@@ -16,6 +16,12 @@ uint64_t journal_new_epoch(void)
     return epoch;
 }
 
+static void begin_to_touch(struct journal *j)
+{
+    j->touched = j->head - j->head % JOURNAL_TOUCH;
+    j->untouched = j->size;
+}
+
 bool journal_prepare(struct journal *j, struct journal_header *mapping)
 {
     j->header = mapping;
@@ -25,6 +31,7 @@ bool journal_prepare(struct journal *j, struct journal_header *mapping)
     j->tail = atomic_load(&mapping->tail);
     j->offset = j->head % j->size;
     j->lap = j->head - j->offset;
+    begin_to_touch(j);
     j->last_id = 0;
     j->first_id = 1;
     j->slack = j->size / 64 < 65536 ? j->size / 64 : 65536;
@@ -87,9 +94,22 @@ static void walk(struct journal *j, uint64_t wanted)
     }
 }
 
+/* The next pages of the ring are mapped, some at a time: a fault for each one costs twice as much.
+ * A kernel that does not know how (before 5.14) takes the faults. */
+static void touch(struct journal *j)
+{
+    uint64_t offset = j->touched % j->size, rest = j->size - offset;
+    uint64_t length = rest < JOURNAL_TOUCH ? rest : JOURNAL_TOUCH;
+    madvise(j->ring + offset, length, MADV_POPULATE_WRITE);
+    j->touched += length;
+    j->untouched -= length < j->untouched ? length : j->untouched;
+}
+
 /* The tail leaves the records that `size` bytes at the head will overwrite. */
 static void make_room(struct journal *j, uint64_t size)
 {
+    while (j->untouched > 0 && j->head + size > j->touched)
+        touch(j);
     if (j->head + size - j->tail <= j->size)
         return;
     uint64_t wanted = j->head + size + j->slack - j->size;
@@ -104,6 +124,7 @@ void journal_set_head(struct journal *j, uint64_t head)
     j->head = head;
     j->offset = head % j->size;
     j->lap = head - j->offset;
+    begin_to_touch(j);
     atomic_store_explicit(&j->header->head, head, memory_order_release);
 }
 

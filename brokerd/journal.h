@@ -22,7 +22,8 @@ enum {
     JOURNAL_HEADER_SIZE = 4096,
     JOURNAL_FORMAT = 1,
     JOURNAL_INDEX_STEP = 256, /* every so manieth id is in the sparse index */
-    JOURNAL_SIZE_MIN = 64 * 1024
+    JOURNAL_SIZE_MIN = 64 * 1024,
+    JOURNAL_TOUCH = 16 * 1024 /* bytes of the ring that are mapped at a time */
 };
 
 /* The first page of the file. Written by one process; read again only by recovery. */
@@ -44,6 +45,8 @@ struct journal {
     uint64_t offset;     /* head modulo size */
     uint64_t lap;        /* the largest multiple of size up to head: what lies before it in the ring
                             is not before it in memory */
+    uint64_t touched;    /* pages of the ring are mapped up to this position */
+    uint64_t untouched;  /* bytes left to map: one lap, from where it was opened */
     uint64_t last_id;    /* newest, 0 before the first */
     uint64_t first_id;   /* oldest that is held; last_id + 1 when there is none */
     uint64_t slack;      /* the tail is moved on by this much more than needed */

@@ -307,3 +307,46 @@ Test(journal, rule_2_a_ring_made_of_two_journals_is_a_new_epoch)
         make_image(&second, 1100);
     }
 }
+
+static size_t mapped_pages(void)
+{
+    unsigned char pages[SIZE / 4096 * 4];
+    size_t count = 0;
+    cr_assert(mincore(j.ring, j.size, pages) == 0);
+    for (size_t i = 0; i < j.size / 4096; i++)
+        count += pages[i] & 1;
+    return count;
+}
+
+Test(journal, the_ring_takes_memory_as_it_fills_some_pages_at_a_time)
+{
+    const size_t step = JOURNAL_TOUCH / 4096;
+    cr_assert(journal_open_memory(&j, (uint64_t)SIZE * 4));
+    cr_assert_eq(mapped_pages(), 0);
+    append(1);
+    cr_assert_eq(mapped_pages(), step);
+    while (j.head <= JOURNAL_TOUCH)
+        append(1);
+    cr_assert_eq(mapped_pages(), 2 * step);
+    while (j.lap == 0)
+        append(1);
+    cr_assert_eq(mapped_pages(), j.size / 4096);
+    cr_assert_eq(j.untouched, 0);
+    journal_close(&j);
+}
+
+Test(journal, a_ring_that_was_taken_over_in_its_middle_is_mapped_once_around)
+{
+    cr_assert(journal_open_file(&j, path, SIZE, origins));
+    append(20);
+    cr_assert_neq(j.head % JOURNAL_TOUCH, 0);
+    journal_close(&j);
+    cr_assert(journal_open_file(&j, path, SIZE, origins));
+    cr_assert_eq(j.untouched, j.size);
+    append(20);
+    cr_assert_lt(j.untouched, j.size);
+    append(SIZE / 100);
+    cr_assert_eq(j.untouched, 0);
+    check_content(40 + SIZE / 100);
+    journal_close(&j);
+}
